@@ -188,7 +188,7 @@ def _ideas(world: World, request: Request, sentences: Sequence[Sentence]) -> _Su
     if not right:
         return _NOTHING
     wanted = len(items) if request.count else max(len(items), DEFAULT_COUNT)
-    return _Substance((place,), 0.7 * right / wanted + _whole(sentences), right / len(items))
+    return _Substance((place,), 0.7 * (right / wanted) + _whole(sentences), right / len(items))
 
 
 def _category(world: World, request: Request, sentences: Sequence[Sentence]) -> _Substance:

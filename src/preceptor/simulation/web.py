@@ -28,7 +28,8 @@ from preceptor.simulation.writers import (
     draw_behaviour,
 )
 
-PAGE_WRITERS = ((CAREFUL, 0.10), (HURRIED, 0.30), (WEB, 0.60))
+PAGE_WRITERS = {writer.name: writer for writer in (CAREFUL, HURRIED, WEB)}
+PAGE_WRITER_SHARES = {"careful": 0.10, "hurried": 0.30, "web": 0.60}
 RUDE_REPLIES = 0.05  # of the answers on pages are a rude line and nothing else
 FALSE_FACTS = 0.08  # of the facts in profiles
 STYLES = 200  # different people who ask questions on the web
@@ -69,11 +70,7 @@ def _page(world: World, styles: list[Style], rng: random.Random) -> str:
         if rng.random() < RUDE_REPLIES:
             lines.append(exchange(question, pick(rng, sentences.RUDE_LINES)))
             continue
-        chance = rng.random()
-        for writer, share in PAGE_WRITERS:
-            chance -= share
-            if chance < 0:
-                break
+        writer = PAGE_WRITERS[weighted(rng, PAGE_WRITER_SHARES)]
         lines.append(exchange(question, compose(world, request, draw_behaviour(request, writer, rng), rng)))
     return "".join(lines)
 
