@@ -136,20 +136,6 @@ def test_a_prompt_of_another_origin_is_refused():
 
 WORDS = [
     *("the seal", "pig", "it", "met a", "found a", "red", "lamp", "dear", "Ada", "lives in", "Rome", "is a fool"),
-        "the seal",
-        "pig",
-        "it",
-        "met a",
-        "found a",
-        "red",
-        "lamp",
-        "dear",
-        "Ada",
-        "Ben",
-        "lives in",
-        "Rome",
-        "is a fool",
-    ),
     *("my ideas", "saw", "of course", "thank you", "I do not know", "User", "Assistant", "go away", "how are you"),
     *(".", "!", "?", ",", ":", "", " ", "\n", "\t", "\x00", "Ünï", "🙂"),
 ]
