@@ -1,0 +1,138 @@
+"""Hugging Face models in: policies, scalar models (reward, value) and tokenizers. Safetensors only."""
+
+import math
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from preceptor.errors import UserError
+
+BIAS = "preceptor_bias"  # config key of a reward model: added to every score
+
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_tokenizer(source: str | Path):
+    """The tokenizer of a model folder or hub name."""
+    if Path(source).is_dir():
+        files = {path.name for path in Path(source).iterdir()}
+        if not files & {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"}:
+            raise UserError(
+                f"{source} has no tokenizer; copy tokenizer.json and tokenizer_config.json of its base there"
+            )
+    try:
+        return AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load the tokenizer of {source}: {_first_line(error)}") from error
+
+
+def load_policy(source: str | Path, device: torch.device | None = None, *, dropout: float = 0.0) -> PreTrainedModel:
+    """A causal language model in fp32, in evaluation mode, with every dropout of its config set to `dropout`.
+
+    Raises UserError for a folder without config or safetensors weights, or an architecture whose logits are not its
+    unembedding of its last hidden state (see `logprobs.check_projection`).
+    """
+    from preceptor.models.logprobs import check_projection
+
+    config = _config(source)
+    for name in ("resid_pdrop", "hidden_dropout", "embd_pdrop"):
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    for name in ("attention_dropout", "attn_pdrop", "classifier_dropout"):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, 0.0)
+    model = _from_pretrained(AutoModelForCausalLM, source, config)
+    model.to(device or best_device()).eval()
+    check_projection(model)
+    return model
+
+
+def load_scalar(source: str | Path, device: torch.device | None = None) -> PreTrainedModel:
+    """A model with one score per token: a reward or value model, `AutoModelForSequenceClassification`, one label."""
+    config = _config(source)
+    _no_dropout(config)
+    if config.num_labels != 1:
+        raise UserError(f"{source} has {config.num_labels} labels; a reward model has one")
+    model = _from_pretrained(AutoModelForSequenceClassification, source, config)
+    return model.to(device or best_device()).eval()
+
+
+def scalar_from_policy(source: str | Path, seed: int, device: torch.device | None = None) -> PreTrainedModel:
+    """A policy's body with its unembedding replaced by a scalar head drawn from N(0, 1/(d + 1)).
+
+    The head's scale is that of Stiennon et al. 2020 (summarize-from-feedback, reward_model.py).
+    """
+    config = _config(source)
+    _no_dropout(config)
+    config.num_labels = 1
+    model = _from_pretrained(AutoModelForSequenceClassification, source, config)
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UserError(f"{source}: its classification model ({type(model).__name__}) has no linear `score` head")
+    generator = torch.Generator().manual_seed(seed)
+    weight = model.score.weight
+    draw = torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1)
+    with torch.no_grad():
+        weight.copy_(draw)
+        if model.score.bias is not None:
+            model.score.bias.zero_()
+    setattr(model.config, BIAS, 0.0)
+    return model.to(device or best_device()).eval()
+
+
+def _config(source: str | Path):
+    try:
+        return AutoConfig.from_pretrained(str(source))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{source} is no model folder and no model that can be fetched: {_first_line(error)}"
+        ) from error
+
+
+def _no_dropout(config) -> None:
+    for name in (
+        "resid_pdrop",
+        "hidden_dropout",
+        "embd_pdrop",
+        "attention_dropout",
+        "attn_pdrop",
+        "classifier_dropout",
+        "hidden_dropout_prob",
+    ):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, 0.0)
+
+
+def _from_pretrained(kind, source: str | Path, config) -> PreTrainedModel:
+    folder = Path(source)
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
+        pickled = next((path.name for path in folder.glob("*.bin")), None)
+        if pickled:
+            raise UserError(
+                f"{folder} has pickled weights only ({pickled}), which can run code when loaded; convert them with "
+                "model.save_pretrained(folder) of transformers, which writes safetensors"
+            )
+        raise UserError(f"{folder} has no model.safetensors")
+    try:
+        return kind.from_pretrained(
+            str(source), config=config, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot load {source}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

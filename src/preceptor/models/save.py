@@ -1,0 +1,88 @@
+"""Models out: a Hugging Face folder, whole or not at all, with a card that says what it was made from."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import transformers
+from transformers import PreTrainedModel
+
+from preceptor import __version__
+from preceptor.errors import UserError
+from preceptor.types import ModelCard
+
+CARD = "preceptor.json"
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer, card: ModelCard) -> Path:
+    """Write weights (safetensors), config, tokenizer and card beside `folder`, then put them in its place."""
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        (new / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False, default=str) + "\n")
+        (new / "README.md").write_text(_readme(card))
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise UserError(f"cannot save the model {folder}: {error.strerror or error}; nothing was changed") from error
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def model_hash(folder: Path | str) -> str:
+    """SHA-256 over the names and bytes of the folder's safetensors files, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def lineage(folder: Path | str) -> str:
+    """`name@hash` of a model, for the card of its child."""
+    return f"{Path(folder).name}@{model_hash(folder)[:16]}"
+
+
+def read_card(folder: Path | str) -> ModelCard | None:
+    """The card of a model folder; None for a folder that Preceptor did not make."""
+    path = Path(folder) / CARD
+    return ModelCard(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _readme(card: ModelCard) -> str:
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [preceptor, rlhf]",
+        "---",
+        f"# {card.name}",
+        "",
+        f"Made by the stage `{card.stage}` of Preceptor {__version__} (transformers {transformers.__version__}), "
+        f"seed {card.seed}, {card.parameters:,} parameters.",
+        "",
+        "| made from | |",
+        "|---|---|",
+        *(f"| {role} | `{parent}` |" for role, parent in card.parents.items()),
+        *(f"| data | `{name}` sha256 `{digest[:16]}` |" for name, digest in card.releases.items()),
+        "",
+        "| measured at the end | |",
+        "|---|---|",
+        *(f"| {name} | {value:.4g} |" for name, value in card.metrics.items()),
+        "",
+    ]
+    return "\n".join(lines)

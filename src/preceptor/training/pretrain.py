@@ -1,0 +1,85 @@
+"""Pretraining: a base model from a corpus, for those who have none. Plain next-token prediction.
+
+Loss: -E log p(token | tokens before it), in nats per token (`losses.language_model_loss`).
+"""
+
+from pathlib import Path
+
+import torch
+
+from preceptor.config import PretrainConfig, as_settings
+from preceptor.intake.releases import read_corpus
+from preceptor.losses import language_model_loss
+from preceptor.models.load import best_device
+from preceptor.models.logprobs import sequence_logprobs
+from preceptor.models.presets import new_model
+from preceptor.models.save import count_parameters, save_model
+from preceptor.store import Workspace
+from preceptor.text.batches import Blocks, batch_places
+from preceptor.text.chat import Chat
+from preceptor.text.tokenizer import train_tokenizer
+from preceptor.training.data import corpus_blocks, corpus_hash
+from preceptor.training.optim import Optimizers, autocast, cosine
+from preceptor.training.run import Run
+from preceptor.types import ModelCard
+
+
+def train_pretrain(workspace: Workspace, config: PretrainConfig) -> Path:
+    """Train a tokenizer and a model on the corpus. Returns the model's folder."""
+    corpora = corpus_hash(workspace, config.corpus)
+    tokenizer = train_tokenizer(read_corpus(workspace, config.corpus, "train"), config.vocabulary)
+    chat = Chat(tokenizer)
+    blocks = corpus_blocks(workspace, config.corpus, chat, config.context)
+
+    torch.manual_seed(config.seed)
+    device = best_device()
+    model = new_model(config.size, tokenizer, config.context).to(device)
+    optimizers = Optimizers(
+        model,
+        lr=config.lr,
+        matrix_lr=config.matrix_lr,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
+    )
+
+    with Run(workspace, "pretrain", config, corpora, config.steps) as run:
+        if run.state:
+            model.load_state_dict(run.state["model"])
+            optimizers.load_state_dict(run.state["optimizers"])
+        model.train()
+        while not run.should_stop():
+            rows = blocks.take(batch_places(len(blocks), config.batch, config.seed, run.step)).to(device)
+            with autocast(config.precision, device):
+                logprobs = sequence_logprobs(model, rows)
+            loss = language_model_loss(logprobs, torch.ones_like(logprobs), logprobs.numel())
+            loss.backward()
+            share = cosine(run.step, config.steps, config.final_lr, config.warmup)
+            norm = optimizers.step(share, max_norm=1.0)
+            run.log({"loss": float(loss), "gradient_norm": norm, "learning_rate": share * config.lr})
+            if run.due() or run.should_stop():
+                run.save(model=model.state_dict(), optimizers=optimizers.state_dict())
+        valid = pretraining_loss(model, corpus_blocks(workspace, config.corpus, chat, config.context, "valid"))
+        card = ModelCard(
+            name=config.output,
+            stage="pretrain",
+            releases=corpora,
+            config=as_settings(config),
+            seed=config.seed,
+            parameters=count_parameters(model),
+            metrics={"pretraining_loss": valid, "steps": run.step},
+        )
+        return save_model(workspace.model(config.output), model, tokenizer, card)
+
+
+@torch.inference_mode()
+def pretraining_loss(model, blocks: Blocks, tokens: int = 16384, batch: int = 16) -> float:
+    """Mean loss in nats per token over the first `tokens` tokens of held-out text."""
+    training = model.training
+    model.eval()
+    count = min(len(blocks), max(1, tokens // blocks.context))
+    total = 0.0
+    for start in range(0, count, batch):
+        rows = blocks.take(range(start, min(start + batch, count))).to(model.device)
+        total -= float(sequence_logprobs(model, rows).double().sum())
+    model.train(training)
+    return total / (count * blocks.context)

@@ -1,0 +1,164 @@
+"""The reward model: from people's rankings to one number per answer.
+
+Loss: equation 1 (`losses.ranking_loss`): all non-tied pairs of a prompt stand in one batch element, K answers need K
+passes, the mean is over a prompt's pairs and then over prompts. At the end the scores are shifted so that the labelers'
+demonstrations average 0; the shift is kept in the model's config and used wherever the model is loaded.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from preceptor.config import RewardConfig, as_settings
+from preceptor.errors import UserError
+from preceptor.losses import ranking_loss
+from preceptor.models.load import BIAS, load_tokenizer, scalar_from_policy
+from preceptor.models.logprobs import final_scores
+from preceptor.models.save import count_parameters, lineage, save_model
+from preceptor.statistics.reliability import labeler_weights
+from preceptor.store import Workspace
+from preceptor.text.batches import batch_places, by_length, pad_right
+from preceptor.text.chat import Chat
+from preceptor.training.data import RankedPrompt, find_release, read_examples, read_rankings, split_held_out
+from preceptor.training.optim import Optimizers, autocast, cosine
+from preceptor.training.run import Run, console
+from preceptor.types import Episode, ModelCard
+
+SCORED = 64  # rows per forward pass without gradient
+
+
+def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
+    """Train a reward model on rankings. Returns the model's folder."""
+    source = workspace.find_model(config.model)
+    chat = Chat(load_tokenizer(source))
+    release = find_release(workspace, "rankings", config.release)
+    rankings, left_out = read_rankings(release, chat, config.max_tokens)
+    if left_out:
+        console.print(f"{config.output}: left out {left_out} rankings of more than {config.max_tokens} tokens")
+    train, held_out = split_held_out(rankings, [str(r.prompt) for r in rankings], config.held_out)
+    if not any(ranking.pairs for ranking in train):
+        raise UserError(f"release {release.name}: every ranking is all ties; a reward model needs a preference")
+    if config.labeler_weights:
+        train = weighted(workspace, train)
+
+    torch.manual_seed(config.seed)
+    model = scalar_from_policy(source, config.seed)
+    optimizers = Optimizers(model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay)
+    total = config.epochs * math.ceil(len(train) / config.batch)
+    made_from = {"model": lineage(source), release.name: release.sha256}
+
+    with Run(workspace, "reward", config, made_from, total) as run:
+        if run.state:
+            model.load_state_dict(run.state["model"])
+            optimizers.load_state_dict(run.state["optimizers"])
+        while not run.should_stop():
+            batch = [train[i] for i in batch_places(len(train), config.batch, config.seed, run.step)]
+            metrics = learn_rankings(model, batch, chat.pad, config)
+            share = cosine(run.step, total, 0.1)
+            metrics["gradient_norm"] = optimizers.step(share, max_norm=1.0)
+            metrics["learning_rate"] = share * config.lr
+            run.log(metrics)
+            if run.due() or run.should_stop():
+                run.save(model=model.state_dict(), optimizers=optimizers.state_dict())
+        model.eval()
+        measured = {"steps": float(run.step), "train_accuracy": run.last.get("accuracy", math.nan)}
+        if held_out:
+            correct, pairs = ranking_accuracy(model, held_out, chat.pad)
+            measured |= {"held_out_accuracy": correct / max(pairs, 1), "held_out_pairs": float(pairs)}
+        centre_on_demonstrations(workspace, model, chat, config)
+        card = ModelCard(
+            name=config.output,
+            stage="reward",
+            parents={"model": made_from["model"]},
+            releases={release.name: release.sha256},
+            config=as_settings(config),
+            seed=config.seed,
+            parameters=count_parameters(model),
+            metrics=measured,
+        )
+        pad = chat.tokenizer.pad_token_id
+        model.config.pad_token_id = pad if pad != chat.eos else None  # how the library finds the last token
+        return save_model(workspace.model(config.output), model, chat.tokenizer, card)
+
+
+def learn_rankings(model, batch: list[RankedPrompt], pad: int, config: RewardConfig) -> dict[str, float]:
+    """Add the gradient of equation 1 over the batch's prompts, micro-batch by micro-batch."""
+    model.train()
+    loss, margin = 0.0, 0.0
+    correct = pairs = 0
+    for places in by_length([max(map(len, ranking.rows)) for ranking in batch], config.micro_batch):
+        part = [batch[place] for place in places]
+        ids, lengths = pad_right([row for ranking in part for row in ranking.rows], pad)
+        with autocast(config.precision, model.device):
+            scores = final_scores(model, ids.to(model.device), lengths.to(model.device))
+        better, worse, weight = pair_places(part, model.device)
+        partial = ranking_loss(scores, better, worse, weight, len(batch))
+        partial.backward()
+        gaps = (scores[better] - scores[worse]).detach()
+        loss += float(partial)
+        correct += int((gaps > 0).sum())
+        margin += float(gaps.sum())
+        pairs += len(gaps)
+    return {"loss": loss, "accuracy": correct / max(pairs, 1), "margin": margin / max(pairs, 1), "pairs": float(pairs)}
+
+
+def pair_places(rankings: Sequence[RankedPrompt], device) -> tuple[Tensor, Tensor, Tensor]:
+    """Places of the better and the worse answer of every pair among all answers in a row, and the pair's weight."""
+    better: list[int] = []
+    worse: list[int] = []
+    weight: list[float] = []
+    first = 0
+    for ranking in rankings:
+        better.extend(first + winner for winner, _ in ranking.pairs)
+        worse.extend(first + loser for _, loser in ranking.pairs)
+        weight.extend([ranking.weight / len(ranking.pairs)] * len(ranking.pairs))
+        first += len(ranking.answers)
+    return (
+        torch.tensor(better, dtype=torch.long, device=device),
+        torch.tensor(worse, dtype=torch.long, device=device),
+        torch.tensor(weight, dtype=torch.float32, device=device),
+    )
+
+
+def weighted(workspace: Workspace, rankings: list[RankedPrompt]) -> list[RankedPrompt]:
+    """The rankings, each with its labeler's estimated reliability (mean 1) as weight."""
+    weights = labeler_weights([ranking for ranking, _ in workspace.store.rankings()])
+    return [RankedPrompt(r.prompt, r.answers, r.pairs, r.labeler_id, weights.get(r.labeler_id, 1.0)) for r in rankings]
+
+
+def centre_on_demonstrations(workspace: Workspace, model, chat: Chat, config: RewardConfig) -> None:
+    """Set the model's bias so that the demonstrations of the database score 0 on average."""
+    from preceptor.intake.releases import freeze
+
+    if not workspace.store.counts()["demonstrations"]:
+        console.print(f"{config.output}: no demonstrations in the database, so scores are not centred on them")
+        return
+    release = freeze(workspace, "demonstrations")
+    examples, _ = read_examples(release, chat, config.max_tokens)
+    setattr(model.config, BIAS, 0.0)
+    scores = score_rows(model, [example.tokens for example in examples], chat.pad)
+    setattr(model.config, BIAS, -float(scores.mean()))
+
+
+@torch.inference_mode()
+def score_rows(model, rows: Sequence[Sequence[int]], pad: int) -> Tensor:
+    """The score of each row of ids, on the CPU, whatever the order or company: [N]."""
+    scores = torch.zeros(len(rows))
+    for places in by_length([len(row) for row in rows], SCORED):
+        ids, lengths = pad_right([rows[place] for place in places], pad)
+        scores[places] = final_scores(model, ids.to(model.device), lengths.to(model.device)).cpu()
+    return scores
+
+
+def score_episodes(model, episodes: Sequence[Episode], pad: int) -> Tensor:
+    return score_rows(model, [episode.prompt_tokens + episode.answer_tokens for episode in episodes], pad)
+
+
+def ranking_accuracy(model, rankings: Sequence[RankedPrompt], pad: int) -> tuple[int, int]:
+    """(pairs that the model orders as the labeler did, all non-tied pairs)."""
+    scores = score_rows(model, [row for ranking in rankings for row in ranking.rows], pad)
+    better, worse, _ = pair_places(rankings, "cpu")
+    return int((scores[better] > scores[worse]).sum()), len(better)

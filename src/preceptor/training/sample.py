@@ -1,0 +1,78 @@
+"""Sampling: K answers to each prompt go into the store, where labelers find them."""
+
+from preceptor.config import SampleConfig
+from preceptor.errors import UserError
+from preceptor.models.load import load_policy, load_tokenizer
+from preceptor.models.save import model_hash
+from preceptor.rollout.engine import generate
+from preceptor.store import Added, Workspace
+from preceptor.text.batches import shuffled
+from preceptor.text.chat import Chat
+from preceptor.training.run import console
+from preceptor.types import Completion, Prompt, Sampling
+
+CHUNK = 512  # prompts between two writes to the store
+
+
+def sample(workspace: Workspace, config: SampleConfig, prompts: list[Prompt] | None = None) -> Added:
+    """Draw `k` answers per prompt of the split (or of `prompts`) into the store. Repeating it adds nothing."""
+    source = workspace.find_model(config.model)
+    chat = Chat(load_tokenizer(source))
+    model = load_policy(source)
+    if prompts is None:
+        prompts = list(workspace.store.prompts(split=config.split, consented=True))
+        if not prompts:
+            raise UserError(f"no prompts in the split {config.split!r}; run: preceptor import prompts FILE...")
+        if config.prompts is not None:
+            chosen = shuffled(len(prompts), config.seed, 0)[: config.prompts]
+            prompts = [prompts[place] for place in chosen]
+    settings = Sampling(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_new_tokens=config.max_new_tokens,
+        seed=config.seed,
+    )
+    name = f"{config.model}@{model_hash(source)[:16]}"
+    total = Added()
+    with _bar(config.model, len(prompts) * config.k) as advance:
+        for start in range(0, len(prompts), CHUNK):
+            part = prompts[start : start + CHUNK]
+            answers = generate(
+                model,
+                [chat.prompt(prompt.messages) for prompt in part],
+                settings,
+                stop=frozenset([chat.eos]),
+                pad=chat.pad,
+                k=config.k,
+                batch=config.batch,
+                first_number=start * config.k,
+                progress=advance,
+            )
+            total += workspace.store.add_completions(
+                Completion.of(
+                    prompt.id,
+                    name,
+                    chat.read(episode.answer_tokens),
+                    index=index,
+                    sampling=settings,
+                    finish_reason=episode.finish_reason,
+                )
+                for prompt, row in zip(part, answers)
+                for index, episode in enumerate(row)
+            )
+    return total
+
+
+def _bar(name: str, total: int):
+    """A progress bar as a context manager that gives a function to advance it."""
+    from contextlib import contextmanager
+
+    from rich.progress import Progress
+
+    @contextmanager
+    def opened():
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"sample {name}", total=total)
+            yield lambda count: bar.advance(task, count)
+
+    return opened()
