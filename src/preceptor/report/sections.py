@@ -1,0 +1,303 @@
+"""The parts of the report in their order: what each holds, or what is missing and which command fills it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from preceptor.report import figures, judge_figures
+from preceptor.report.data import Ancestor, ReportData, Sample
+from preceptor.report.figures import Figure
+from preceptor.report.words import model_name, number, percent, share, span
+from preceptor.statistics.overoptimisation import fit_rl_law
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """`missing` are the lines for what is not there. `body` names a block of the template beside the figures."""
+
+    id: str
+    title: str
+    short: str
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    sides: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    body: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A model in the tree of lineage; `relation` ties it to the one above. `children` of a model that stands in
+    the tree already are not repeated."""
+
+    name: str
+    relation: str
+    hash: str
+    note: str
+    children: list["Node"]
+
+
+def sections(data: ReportData) -> list[Section]:
+    return [
+        _preference(data),
+        _overoptimisation(data),
+        _cost(data),
+        _behaviour(data),
+        _samples(data),
+        _reward_model(data),
+        _agreement(data),
+        _training(data),
+        _lineage(data),
+        Section(id="limits", title="What shaped the result, and what limits it", short="Limits", body="limits"),
+        Section(id="not", title="What was not measured", short="Not measured", body="not-measured"),
+    ]
+
+
+def _present(*drawn: Figure | None) -> list[Figure]:
+    return [figure for figure in drawn if figure is not None]
+
+
+def _preference(data: ReportData) -> Section:
+    figure = figures.win_rates(data)
+    sides = []
+    if data.win_rates:
+        sides.append(
+            "The intervals hold for this pool of prompts and these judges. A tie counts half; the bootstrap draws prompts."
+        )
+    if data.smallest_detectable is not None:
+        points = number(100 * data.smallest_detectable, 1)
+        sides.append(
+            f"A difference under {points} points from 50 % would often have been missed with this many answers."
+        )
+    missing = []
+    if not data.win_rates:
+        missing.append("No win rates: preceptor evaluate compares a model with a baseline.")
+    elif figure is None:
+        missing.append(
+            "No win rates against the baseline: preceptor evaluate compares the models with "
+            f"{data.baseline or 'a baseline'}."
+        )
+    tables = []
+    if data.win_rates:
+        controlled = any(row.length_controlled for row in data.win_rates)
+        columns = ["Model", "Compared with", "Judge", "Drawn with", "Preferred", "95 % interval", "n", "In words"]
+        rows = []
+        for row in data.win_rates:
+            cells = [
+                model_name(data.model(row.model)),
+                model_name(data.model(row.baseline)),
+                row.judge + (f", {row.cohort}" if row.cohort else ""),
+                row.decoding,
+                percent(row.win.value),
+                span(row.win, 100, 1),
+                f"{row.win.n:,}",
+                "better" if row.win.above(0.5) else "worse" if row.win.below(0.5) else "not told apart",
+            ]
+            if controlled:
+                cells.append(share(row.length_controlled) if row.length_controlled else "not computed")
+            rows.append(cells)
+        if controlled:
+            columns.append("At equal length")
+        tables.append(Table(caption="Every comparison made", columns=columns, rows=rows))
+    return Section(
+        id="win",
+        title="Preference",
+        short="Preference",
+        figures=_present(figure),
+        tables=tables,
+        sides=sides,
+        missing=missing,
+    )
+
+
+def _overoptimisation(data: ReportData) -> Section:
+    sides = []
+    run = data.overoptimisation
+    missing = []
+    if run is None or not run.points:
+        missing.append(
+            "No curve of proxy against gold reward: preceptor evaluate draws it for a run of preceptor ppo that kept "
+            "its checkpoints."
+        )
+    else:
+        if run.note:
+            sides.append(run.note)
+        sides.append(_law(data))
+    if not data.best_of_n:
+        missing.append("No best-of-n: preceptor evaluate computes it from several answers to each prompt.")
+    return Section(
+        id="over",
+        title="Over-optimisation",
+        short="Over-optimisation",
+        figures=_present(figures.overoptimisation(data), figures.best_of_n(data)),
+        sides=sides,
+        missing=missing,
+    )
+
+
+def _law(data: ReportData) -> str:
+    """Gao's law fitted to the gold curve, or why it is not."""
+    run = data.overoptimisation
+    assert run is not None
+    gold = sorted((point.kl, point.gold.value) for point in run.points if point.gold is not None)
+    if not gold:
+        return "Gold was not measured along this run."
+    distance = [max(0.0, kl) ** 0.5 for kl, _ in gold]
+    try:
+        law = fit_rl_law(distance, [value - gold[0][1] for _, value in gold])
+    except ValueError:
+        return "Too few points at √KL of 1 or more to fit the law of Gao et al. (2022)."
+    text = (
+        f"Gao’s law fitted to gold, d = √KL of 1 or more: R(d) = d ({number(law.alpha)} − {number(law.beta)} ln d), "
+        f"off by {number(law.residual)} on the root mean square of {law.n} points."
+    )
+    if law.peak is None:
+        return text + " It does not turn over."
+    if law.peak > distance[-1]:
+        return text + f" Its peak, at {number(law.peak, 1)}, lies beyond what was measured."
+    if law.peak < 1:
+        return text + " Its peak lies below 1, where the law is not to be trusted."
+    return text + f" Its peak lies at {number(law.peak, 1)}."
+
+
+def _cost(data: ReportData) -> Section:
+    missing = []
+    if not data.losses:
+        missing.append("No pretraining loss: preceptor evaluate measures it on held-out text of the corpus.")
+    if not data.tax:
+        missing.append("No public tasks: preceptor evaluate --suite paper runs them from local files.")
+    return Section(
+        id="tax",
+        title="What it cost: the alignment tax",
+        short="Alignment tax",
+        figures=_present(figures.losses(data), figures.tax(data)),
+        missing=missing,
+        sides=[
+            "Training for preference can make a model forget. Mixing plain text into PPO (PPO-ptx) is meant to stop it."
+        ],
+    )
+
+
+def _behaviour(data: ReportData) -> Section:
+    return Section(
+        id="behaviours",
+        title="What changed in the answers",
+        short="Behaviours",
+        figures=_present(figures.components(data)),
+        missing=[]
+        if data.components
+        else ["No behaviours: they come from ratings of answers, see preceptor evaluate."],
+    )
+
+
+def _samples(data: ReportData) -> Section:
+    return Section(
+        id="samples",
+        title="Answers, worst first",
+        short="Answers, worst first",
+        body="samples",
+        missing=[] if data.samples else ["No answers to show: preceptor evaluate stores the answers it compares."],
+    )
+
+
+def ordered_samples(data: ReportData) -> list[Sample]:
+    """The worst first, and among them the lowest score of the main model first; the rest as they came."""
+
+    def rank(sample: Sample) -> tuple[bool, float]:
+        score = next((a.score for a in sample.answers if a.model == data.main and a.score is not None), 0.0)
+        return sample.group != "worst", score if sample.group == "worst" else 0.0
+
+    return sorted(data.samples, key=rank)
+
+
+def _reward_model(data: ReportData) -> Section:
+    missing = []
+    if not data.reward_accuracy:
+        missing.append("No accuracy of the reward model: preceptor reward measures it on rankings it did not read.")
+    if not data.reward_checks:
+        missing.append(
+            "No check by flaw: it needs ideal answers and the same with one flaw each (preceptor demo has them)."
+        )
+    return Section(
+        id="rm",
+        title="Can the reward model be trusted?",
+        short="Reward model",
+        figures=_present(judge_figures.reward_accuracy(data), judge_figures.reward_checks(data)),
+        missing=missing,
+    )
+
+
+def _agreement(data: ReportData) -> Section:
+    return Section(
+        id="agree",
+        title="Do labelers agree?",
+        short="Agreement",
+        figures=_present(judge_figures.agreement(data)),
+        missing=[] if data.agreement else ["No agreement: it needs prompts ranked by two labelers or more."],
+    )
+
+
+def _training(data: ReportData) -> Section:
+    return Section(
+        id="training",
+        title="How training went",
+        short="Training",
+        figures=figures.training(data),
+        missing=[] if data.training else ["No curves: each stage writes them to runs/ as it trains."],
+    )
+
+
+def _lineage(data: ReportData) -> Section:
+    missing = [] if data.lineage else ["No lineage: models made by preceptor carry a card that names their parents."]
+    tables = []
+    if data.lineage:
+        rows = []
+        for one in data.lineage:
+            seed = "not said" if one.seed is None else str(one.seed)
+            size = f"{one.parameters:,}" if one.parameters else "not said"
+            rows.append([one.name, one.kind, size, seed, one.sha256 or "not said"])
+            rows += [[name, f"release read by {one.name}", "", "", sha] for name, sha in one.releases.items()]
+        tables.append(
+            Table(caption="Hashes in full", columns=["Name", "Kind", "Parameters", "Seed", "SHA-256"], rows=rows)
+        )
+    return Section(id="lineage", title="Lineage", short="Lineage", body="lineage", missing=missing, tables=tables)
+
+
+def short_hash(sha: str) -> str:
+    """ "9c41…e2"."""
+    return f"{sha[:4]}…{sha[-2:]}" if len(sha) > 8 else sha
+
+
+def lineage_tree(data: ReportData) -> list[Node]:
+    """A tree for each model that is nobody's parent, the main model's first."""
+    known = {one.name: one for one in data.lineage}
+    parents = {parent for one in data.lineage for parent in one.parents.values()}
+    roots = [one for one in data.lineage if one.name not in parents] or list(data.lineage)
+    if data.main in known:
+        roots = [known[data.main], *(one for one in roots if one.name != data.main)]
+    told: set[str] = set()
+    return [_node(root, "", known, told) for root in roots if root.name not in told]
+
+
+def _node(one: Ancestor, relation: str, known: dict[str, Ancestor], told: set[str]) -> Node:
+    if one.name in told:
+        return Node(name=one.name, relation=relation, hash=short_hash(one.sha256), note="as above", children=[])
+    told.add(one.name)
+    children = [
+        _node(known.get(name, Ancestor(name=name, kind="", note="not in this workspace")), role, known, told)
+        for role, name in one.parents.items()
+    ]
+    children += [
+        Node(name=name, relation="read", hash=short_hash(sha), note="release", children=[])
+        for name, sha in one.releases.items()
+    ]
+    size = f"{one.parameters:,} parameters" if one.parameters else ""
+    seed = f"seed {one.seed}" if one.seed is not None else ""
+    note = ", ".join(part for part in (one.kind, size, seed, one.note) if part)
+    return Node(name=one.name, relation=relation, hash=short_hash(one.sha256), note=note, children=children)
