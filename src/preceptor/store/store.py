@@ -152,6 +152,11 @@ class Store:
         for row in self._rows(query, table.c.id, ids):
             yield prompt_of(row)
 
+    def prompts_by_id(self, ids: Iterable[str], within: Connection) -> dict[str, Prompt]:
+        """Those of `ids` that are there, as the transaction `within` sees them; at most a few thousand ids."""
+        query = select(schema.prompts).where(schema.prompts.c.id.in_(list(ids)))
+        return {row["id"]: prompt_of(row) for row in within.execute(query).mappings()}
+
     def labelers(self) -> list[Labeler]:
         return [Labeler(**_without(row, "created")) for row in self._rows(select(schema.labelers))]
 
