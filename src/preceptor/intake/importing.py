@@ -18,6 +18,7 @@ from preceptor.errors import UserError
 from preceptor.intake.dedup import THRESHOLD, CommonPrefix, NearDuplicates
 from preceptor.intake.files import stem
 from preceptor.intake.formats import Record, Skip
+from preceptor.intake.language import guess_language
 from preceptor.intake.progress import Watch, watch
 from preceptor.intake.readers import check_map, named, read_records
 from preceptor.intake.report import Report
@@ -173,7 +174,7 @@ def _gather(
                 continue
             reason = _unfit(record)
             if reason is None:
-                prompt = _prompt(record, user, source, shares)
+                prompt = _prompt(record, user, source, shares, noted=kind == "prompts")
                 reason = check(record, prompt)
                 if reason is None:
                     spool.put(Entry(number, row, replace(record, prompt=_prompt_fields(prompt))))
@@ -198,8 +199,11 @@ def _unfit(record: Record) -> str | None:
     return None
 
 
-def _prompt(record: Record, user: str | None, source: Source, shares: Mapping[Split, float]) -> Prompt:
+def _prompt(record: Record, user: str | None, source: Source, shares: Mapping[Split, float], *, noted: bool) -> Prompt:
+    """The prompt of a record; `noted`: with a guess at its language in `meta`, unless the row has its own `meta`."""
     fields = dict(record.prompt)
+    if noted and (language := guess_language(record.messages[-1].content)) and "language" not in fields.get("meta", {}):
+        fields["meta"] = dict(fields.get("meta", {})) | {"language": language}
     fields["user_id"] = fields.get("user_id") or user
     key = fields.pop("id", None)
     prompt = Prompt.chat(record.messages, **({"source": source} | fields))

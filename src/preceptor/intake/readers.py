@@ -14,6 +14,7 @@ from preceptor.intake.preferences import RANKED
 
 FORMATS = (*RANKED, *INSTRUCTIONS, OWN, *PLAIN)
 LOOK_AT = 20  # rows that detection looks at
+BLOCK = 8000  # characters of plain text that are read together
 MAPPED = ("id", "prompt", "messages", "prompt_id", "user_id", "use_case", "source", "split", "consent", "meta")
 MAPPED += ("text", "answers", "models", "ranks", "labeler_id", "chosen", "rejected", "input")
 
@@ -113,27 +114,31 @@ def _dig(path: Path, row: Row, key: str) -> Any:
 def read_documents(
     path: Path, *, map: Mapping[str, str] | None = None, progress: Progress = lambda _: None
 ) -> Iterator[tuple[int, str]]:
-    """(row number, text) for every document: `text` of JSON rows (or `sections`), else a plain text as a whole.
+    """(row number, text) for every document: `text` (or `sections`, `content`, `story`) of JSON, CSV and TSV rows.
 
-    A plain text comes in blocks that end at blank lines, so that a long one never is in memory at once.
+    A plain text is one document. It comes in blocks of about BLOCK characters that end at blank lines, so that a
+    long one is never in memory at once. Raises UserError naming file and row.
     """
     if map and set(map) != {"text"}:
         raise UserError(f"a corpus has the field 'text' only, not {', '.join(sorted(set(map) - {'text'}))}")
     block: list[str] = []
-    last = None
+    size = end = number = 0  # `end`: how many lines of the block stand before its last blank line
     for row in read_rows(path, progress, blank=True):
-        value = row.value
-        if isinstance(value, Mapping) and set(value) == {"line"} and suffix(path) not in (".csv", ".tsv"):
-            if not value["line"].strip() and block:
-                yield row.number, "\n".join(block)
-                block = []
-            elif value["line"].strip():
-                block.append(value["line"])
-            last = row.number
+        if suffix(path) in (".csv", ".tsv") or not isinstance(row.value, Mapping) or set(row.value) != {"line"}:
+            yield row.number, _document(path, row, map)
             continue
-        yield row.number, _document(path, row, map)
-    if block and last is not None:
-        yield last, "\n".join(block)
+        line, number = row.value["line"], row.number
+        block.append(line)
+        size += len(line) + 1
+        if not line.strip():
+            end = len(block)
+        if size > BLOCK:
+            cut = end or len(block)
+            yield number, "\n".join(block[:cut])
+            block, end = block[cut:], 0
+            size = sum(len(line) + 1 for line in block)
+    if block:
+        yield number, "\n".join(block)
 
 
 def _document(path: Path, row: Row, map: Mapping[str, str] | None) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import zstandard
 
 from preceptor.errors import UserError
+from preceptor.intake.pii import mask
 from preceptor.store import Workspace
 from preceptor.types import Prompt, Release
 
@@ -36,26 +37,28 @@ def freeze(
     cohort: str | None = "training",
     source: str | None = None,
     name: str | None = None,
+    mask_personal_data: bool = True,
 ) -> Release:
     """Write what the store holds of `kind` to a file that does not change any more, and record it.
 
     Only prompts whose user consented go in. `cohort` (None: all) chooses the labelers of demonstrations and rankings,
-    `source` (None: all) the prompts. The same content gives the same release: nothing is written twice. The path of
+    `source` (None: all) the prompts. In the training split, personal data that `pii.find` finds is masked. The same content gives the same release: nothing is written twice. The path of
     the release that is returned is absolute; the database and the manifest keep it relative to the workspace.
     Raises UserError where there is nothing to freeze or `name` belongs to other content.
     """
     if kind not in KINDS:
         raise UserError(f"no release of {kind!r}; choose one of: {', '.join(KINDS)}")
-    filters = {"split": split, "consent": True, "source": source}
+    filters = {"split": split, "consent": True, "source": source, "masked": mask_personal_data and split == "train"}
     if kind != "prompts":
         filters["cohort"] = cohort
     folder = workspace.root / "releases"
     folder.mkdir(exist_ok=True)
     temporary = folder / f".{kind}-{split}-{os.getpid()}.new"
     try:
-        sha256, rows = _write_rows(temporary, _rows(workspace, kind, split, cohort, source))
+        found = _rows(workspace, kind, split, cohort, source)
+        sha256, rows = _write_rows(temporary, map(_masked, found) if filters["masked"] else found)
         if rows == 0:
-            chosen = ", ".join(f"{key} {value}" for key, value in filters.items() if value not in (None, True))
+            chosen = ", ".join(f"{key} {filters[key]}" for key in ("split", "source", "cohort") if filters.get(key))
             raise UserError(f"no {kind} to freeze ({chosen}); import some, or choose another split, source or cohort")
         return _record(workspace, temporary, kind, sha256, rows, filters, name)
     finally:
@@ -114,7 +117,7 @@ def read_corpus(
 
     `valid` is every document whose content hash falls in 2 of 100 classes, so a document stays on its side whatever
     else is imported; where none does and there are at least two, the one with the lowest hash. `train` is the rest.
-    Long documents were cut at import (see `importing.PIECE`), so a book gives to both parts.
+    Long documents were cut at import (see `corpus.PIECE`), so a book gives to both parts.
     Raises UserError where there is no such corpus or its file was changed.
     """
     corpora = workspace.store.corpora()
@@ -226,6 +229,15 @@ def _ranking_rows(workspace: Workspace, split: str, cohort: str | None, source: 
                 "models": [answer.model_id for answer in answers],
                 "ranks": list(ranking.ranks),
             }
+
+
+def _masked(row: dict[str, Any]) -> dict[str, Any]:
+    row["messages"] = [message | {"content": mask(message["content"])} for message in row["messages"]]
+    if "text" in row:
+        row["text"] = mask(row["text"])
+    if "answers" in row:
+        row["answers"] = [mask(answer) for answer in row["answers"]]
+    return row
 
 
 def _wanted(prompt: Prompt, source: str | None) -> bool:
