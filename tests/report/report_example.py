@@ -95,6 +95,7 @@ def example(hostile: str = "") -> ReportData:
         main="ppo-ptx-small",
         baseline="sft-small",
         score_name="gold score, 7 at most",
+        samples_rule="Chosen by rule: the lowest gold score of each use case, then the first prompt of each.",
         smallest_detectable=0.028,
         process=Process(
             corpus_tokens=1_840_000,

@@ -45,15 +45,17 @@ def line_chart(lines: Sequence[Line], axes: Axes, says: str) -> str:
 
 
 def _lines(lines: Sequence[Line], axes: Axes, width: int) -> Canvas:
-    canvas = Canvas(width, axes.height + 56)
     names = [wrap(line.label, 20 if width == WIDE else 12) for line in lines]
-    room = max((text_width(word) for name in names for word in name), default=0) + 26
+    room = max(text_width(word, line.role) for line, name in zip(lines, names, strict=True) for word in name) + 24
     values = [v for line in lines for part in (line.y, line.low, line.high) for v in part if math.isfinite(v)]
     values += axes.y_inside
     marks = ticks(min(values), max(values))
     words = tick_labels(marks)
     left = max(text_width(word) for word in words) + 10
-    top, bottom = 30.0, float(axes.height)
+    title = _title(axes.y_title, width)
+    top = 16.0 + 14 * len(title)
+    bottom = top + axes.height - 30
+    canvas = Canvas(width, bottom + 48)
     right = width - room
     y = Scale(marks[0], marks[-1], bottom, top)
     places = [v for line in lines for v in line.x] + list(axes.x_inside) + [place for place, _ in axes.x_ticks]
@@ -69,7 +71,8 @@ def _lines(lines: Sequence[Line], axes: Axes, width: int) -> Canvas:
         x = Scale(round_marks[0], round_marks[-1], left, right)
         x_marks = list(zip(round_marks, tick_labels(round_marks), strict=True))
 
-    canvas.text(0, 12, axes.y_title, "t-strong")
+    for i, words_of_title in enumerate(title):
+        canvas.text(0, 12 + 14 * i, words_of_title, "t-strong")
     for mark, word in zip(marks, words, strict=True):
         canvas.line(left, y(mark), right, y(mark), "g-grid")
         canvas.text(left - 6, y(mark) + 4, word, "t-quiet", "end")
@@ -77,7 +80,8 @@ def _lines(lines: Sequence[Line], axes: Axes, width: int) -> Canvas:
     for mark, word in x_marks:
         canvas.line(x(mark), bottom, x(mark), bottom + 4, "g-axis")
         canvas.text(x(mark), bottom + 18, word, anchor="middle")
-    canvas.text((left + right) / 2, bottom + 42, axes.x_title, "t-quiet", "middle")
+    half = text_width(axes.x_title) / 2
+    canvas.text(min(max((left + right) / 2, half), width - half), bottom + 42, axes.x_title, "t-quiet", "middle")
     if axes.y_line is not None:
         canvas.line(left, y(axes.y_line[0]), right, y(axes.y_line[0]), "g-ref")
         canvas.text(left + 4, y(axes.y_line[0]) - 5, axes.y_line[1], "t-quiet")
@@ -109,6 +113,11 @@ def _lines(lines: Sequence[Line], axes: Axes, width: int) -> Canvas:
             canvas.line(end + 7, height, right + 4, place, "g-grid")
         canvas.label(right + 8, place, name, line.role)
     return canvas
+
+
+def _title(text: str, width: int) -> list[str]:
+    """In bold, so about 7.4 pixels a character."""
+    return wrap(text, int(width / 7.4))
 
 
 def _label_places(names: Sequence[list[str]], ends: Sequence[tuple[float, float]], top: float, bottom: float):
@@ -162,24 +171,29 @@ def _dots(rows: Sequence[Row], axis: DotAxis, width: int) -> Canvas:
     x = Scale(marks[0], marks[-1], left, right)
 
     key_lines = _key_lines(axis.key, width)
-    top = 24.0 + 18 * len(key_lines)
+    title = _title(axis.title, width)
+    top = 10.0 + 14 * len(title) + 18 * len(key_lines)
     heights = [max(14 * len(name), 9 * len(row.dots)) + 14 for name, row in zip(names, rows, strict=True)]
     if not wide:
-        heights = [14 * len(name) + 9 * len(row.dots) + 18 for name, row in zip(names, rows, strict=True)]
+        heights = [14 * len(name) + 9 * len(row.dots) + 22 for name, row in zip(names, rows, strict=True)]
     bottom = top + sum(heights) + 4
     canvas = Canvas(width, bottom + (42 if axis.line and axis.line[1] else 26))
-    canvas.text(0, 12, axis.title, "t-strong")
+    for i, words_of_title in enumerate(title):
+        canvas.text(0, 12 + 14 * i, words_of_title, "t-strong")
     for row, items in enumerate(key_lines):
         at = 0.0
         for role, word in items:
-            canvas.label(at, 29 + 18 * row, [word], role)
-            at += text_width(word) + 34
+            canvas.label(at, 15 + 14 * len(title) + 18 * row, [word], role)
+            at += text_width(word, role) + 34
+    bands = [(top, bottom)] if wide else _bands(top, names, heights)
     for mark, word in zip(marks, tick_labels(marks), strict=True):
-        canvas.line(x(mark), top, x(mark), bottom, "g-grid")
+        for start, end in bands:
+            canvas.line(x(mark), start, x(mark), end, "g-grid")
         canvas.text(x(mark), bottom + 16, word, anchor="middle")
     if axis.line is not None:
         at = x(axis.scale * axis.line[0])
-        canvas.line(at, top, at, bottom, "g-ref")
+        for start, end in bands:
+            canvas.line(at, start, at, end, "g-ref")
         half = text_width(axis.line[1]) / 2
         canvas.text(min(max(at, half), width - half), bottom + 34, axis.line[1], "t-quiet", "middle")
 
@@ -191,7 +205,7 @@ def _dots(rows: Sequence[Row], axis: DotAxis, width: int) -> Canvas:
             canvas.text(0, first + 14 * i, word)
         if row.note:
             canvas.text(width, middle + 4 if wide else y + 14, row.note, "t-quiet", "end")
-        start = middle - 4.5 * (len(row.dots) - 1) if wide else y + 14 * len(name) + 10
+        start = middle - 4.5 * (len(row.dots) - 1) if wide else y + 14 * len(name) + 13
         for i, dot in enumerate(row.dots):
             at = start + 9 * i
             low, high = (x.held(axis.scale * end) for end in (dot.interval.low, dot.interval.high))
@@ -203,6 +217,15 @@ def _dots(rows: Sequence[Row], axis: DotAxis, width: int) -> Canvas:
     return canvas
 
 
+def _bands(top: float, names: Sequence[list[str]], heights: Sequence[float]) -> list[tuple[float, float]]:
+    """Where grid lines run when names stand above their dots: beside the dots only, never through a name."""
+    bands = []
+    for name, height in zip(names, heights, strict=True):
+        bands.append((top + 14 * len(name) + 6, top + height))
+        top += height
+    return bands
+
+
 def _ends(interval: Interval) -> list[float]:
     """The value and the ends that are finite: an infinite end must not stretch the axis."""
     return [end for end in (interval.low, interval.value, interval.high) if math.isfinite(end)]
@@ -212,7 +235,7 @@ def _key_lines(key: Sequence[tuple[Role, str]], width: int) -> list[list[tuple[R
     lines: list[list[tuple[Role, str]]] = []
     used = float(width)
     for role, word in key:
-        need = text_width(word) + 34
+        need = text_width(word, role) + 34
         if used + need > width:
             lines.append([])
             used = 0.0

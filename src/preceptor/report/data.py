@@ -245,7 +245,8 @@ class ReportData:
     """A report. `main` is the model it is about and `baseline` what it is compared with, both names in `models`.
 
     `simulated` says that users and labelers are programs. `smallest_detectable` is the distance from one half that
-    the comparisons could have told from chance. `score_name` is the unit of `Answer.score`. `disclosures` are the
+    the comparisons could have told from chance. `score_name` is the unit of `Answer.score`,
+    `samples_rule` how the samples were chosen. `disclosures` are the
     choices that shape the result; `limits` the reasons to doubt it.
     """
 
@@ -260,6 +261,7 @@ class ReportData:
     main: str = ""
     baseline: str = ""
     score_name: str = "score"
+    samples_rule: str = ""
     smallest_detectable: float | None = None
     process: Process = field(default_factory=Process)
     models: list[Model] = field(default_factory=list)

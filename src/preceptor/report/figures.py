@@ -19,6 +19,8 @@ from preceptor.report.words import (
 )
 from preceptor.statistics.interval import Interval
 
+STAGES = {"pretrain": "Pretraining", "sft": "SFT", "reward": "Reward model", "ppo": "PPO"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -65,7 +67,7 @@ def win_rates(data: ReportData) -> Figure | None:
     point = preference(data, main) + "." if main else f"Share of comparisons won against {model_name(baseline)}."
     sample = main or rows[0]
     about = (
-        f"Judged by: {sample.judge}; answers drawn with {sample.decoding}. Bars are 95 % intervals, bootstrap over "
+        f"Judge: {sample.judge}; decoding: {sample.decoding}. Bars are 95 % intervals, bootstrap over "
         f"prompts. {model_name(baseline)} is the baseline, 50 by definition. {counted(sample.win)}."
     )
     axes = Axes(
@@ -332,7 +334,7 @@ def components(data: ReportData) -> Figure | None:
     ]
     key = [(data.model(model).role, model_name(data.model(model))) for model in models]
     drawn = {row.decoding for row in data.components if row.decoding}
-    how = f" Answers drawn with {', '.join(sorted(drawn))}." if drawn else ""
+    how = f" Decoding: {', '.join(sorted(drawn))}." if drawn else ""
     less = " Less is better where ↓ stands." if any(not row.good for row in data.components) else ""
     return Figure(
         svg=dot_chart(rows, DotAxis(title="Share of answers, %", scale=100, inside=(0, 1), key=key), point),
@@ -379,10 +381,11 @@ def _curves(data: ReportData, stage: str, unit: str) -> Figure | None:
             ends = f"{number(min(y), 3)} to {number(max(y), 3)}"
             table.append([label, series.name, number(y[0], 3), number(y[-1], 3), ends, f"{x[0]:,} to {x[-1]:,}"])
     what = f"{', '.join(names)}{f', {unit}' if unit else ''}"
-    point = (
-        f"{stage}: {what}, first step to last: {'; '.join(says)}." if says else f"{stage}: {what}: nothing was logged."
-    )
-    axes = Axes(y_title=what[:1].upper() + what[1:], x_title=f"{stage}, step", height=200)
+    if not lines:
+        return None
+    title = STAGES.get(stage, stage)
+    point = f"{title}: {what}, first step to last: {'; '.join(says)}."
+    axes = Axes(y_title=what[:1].upper() + what[1:], x_title=f"{title}, step", height=200)
     return Figure(
         svg=line_chart(lines, axes, point),
         point=point,

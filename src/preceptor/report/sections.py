@@ -41,6 +41,7 @@ class Node:
     hash: str
     note: str
     children: list["Node"]
+    model: bool = True
 
 
 def sections(data: ReportData) -> list[Section]:
@@ -67,14 +68,10 @@ def _preference(data: ReportData) -> Section:
     figure = figures.win_rates(data)
     sides = []
     if data.win_rates:
-        sides.append(
-            "The intervals hold for this pool of prompts and these judges. A tie counts half; the bootstrap draws prompts."
-        )
+        sides.append("The intervals hold for this pool of prompts and these judges. Ties count half.")
     if data.smallest_detectable is not None:
         points = number(100 * data.smallest_detectable, 1)
-        sides.append(
-            f"A difference under {points} points from 50 % would often have been missed with this many answers."
-        )
+        sides.append(f"A rate less than {points} points from 50 % would often be missed with this many answers.")
     missing = []
     if not data.win_rates:
         missing.append("No win rates: preceptor evaluate compares a model with a baseline.")
@@ -190,9 +187,7 @@ def _behaviour(data: ReportData) -> Section:
         title="What changed in the answers",
         short="Behaviours",
         figures=_present(figures.components(data)),
-        missing=[]
-        if data.components
-        else ["No behaviours: they come from ratings of answers, see preceptor evaluate."],
+        missing=[] if data.components else ["No behaviours: preceptor evaluate takes them from ratings."],
     )
 
 
@@ -221,9 +216,7 @@ def _reward_model(data: ReportData) -> Section:
     if not data.reward_accuracy:
         missing.append("No accuracy of the reward model: preceptor reward measures it on rankings it did not read.")
     if not data.reward_checks:
-        missing.append(
-            "No check by flaw: it needs ideal answers and the same with one flaw each (preceptor demo has them)."
-        )
+        missing.append("No check by flaw: it needs ideal answers and the same with one flaw (preceptor demo has them).")
     return Section(
         id="rm",
         title="Can the reward model be trusted?",
@@ -294,7 +287,7 @@ def _node(one: Ancestor, relation: str, known: dict[str, Ancestor], told: set[st
         for role, name in one.parents.items()
     ]
     children += [
-        Node(name=name, relation="read", hash=short_hash(sha), note="release", children=[])
+        Node(name=name, relation="read", hash=short_hash(sha), note="release", children=[], model=False)
         for name, sha in one.releases.items()
     ]
     size = f"{one.parameters:,} parameters" if one.parameters else ""

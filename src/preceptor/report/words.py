@@ -94,8 +94,8 @@ def headline(data: ReportData) -> str:
     row = main_row(data)
     if row is None:
         return "No model has been compared with a baseline yet, so nothing is claimed here."
-    end = f"95 % interval {span(row.win, 100, 1)}; {counted(row.win)}; judged by: {row.judge}; answers drawn with "
-    text = f"{preference(data, row)} ({end}{row.decoding})."
+    end = f"95 % interval {span(row.win, 100, 1)}; {counted(row.win)}; judge: {row.judge}; decoding: {row.decoding}"
+    text = f"{preference(data, row)} ({end})."
     others = [
         other
         for other in data.win_rates
@@ -103,7 +103,7 @@ def headline(data: ReportData) -> str:
         and other.decoding != row.decoding
     ]
     for other in others:
-        text += f" With {other.decoding}: {share(other.win)}, {_standing(other.win)}."
+        text += f" Decoding {other.decoding}: {share(other.win)}, {_standing(other.win)}."
     return text
 
 
