@@ -174,7 +174,7 @@ def _gather(
                 continue
             reason = _unfit(record)
             if reason is None:
-                prompt = _prompt(record, user, source, shares, noted=kind == "prompts")
+                prompt = _prompt(record, user, source, shares, noted=report.kind == "prompts")
                 reason = check(record, prompt)
                 if reason is None:
                     spool.put(Entry(number, row, replace(record, prompt=_prompt_fields(prompt))))
@@ -200,10 +200,10 @@ def _unfit(record: Record) -> str | None:
 
 
 def _prompt(record: Record, user: str | None, source: Source, shares: Mapping[Split, float], *, noted: bool) -> Prompt:
-    """The prompt of a record; `noted`: with a guess at its language in `meta`, unless the row has its own `meta`."""
+    """The prompt of a record; `noted`: with a guess at its language in `meta`, unless the row is an export of ours."""
     fields = dict(record.prompt)
-    if noted and (language := guess_language(record.messages[-1].content)) and "language" not in fields.get("meta", {}):
-        fields["meta"] = dict(fields.get("meta", {})) | {"language": language}
+    if noted and "id" not in fields and (language := guess_language(record.messages[-1].content)):
+        fields["meta"] = {"language": language} | dict(fields.get("meta", {}))
     fields["user_id"] = fields.get("user_id") or user
     key = fields.pop("id", None)
     prompt = Prompt.chat(record.messages, **({"source": source} | fields))

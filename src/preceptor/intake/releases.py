@@ -42,8 +42,9 @@ def freeze(
     """Write what the store holds of `kind` to a file that does not change any more, and record it.
 
     Only prompts whose user consented go in. `cohort` (None: all) chooses the labelers of demonstrations and rankings,
-    `source` (None: all) the prompts. In the training split, personal data that `pii.find` finds is masked. The same content gives the same release: nothing is written twice. The path of
-    the release that is returned is absolute; the database and the manifest keep it relative to the workspace.
+    `source` (None: all) the prompts. In the training split, personal data that `pii.find` finds is masked. The same
+    content gives the same release: nothing is written twice. The path of the release that is returned is absolute;
+    the database and the manifest keep it relative to the workspace.
     Raises UserError where there is nothing to freeze or `name` belongs to other content.
     """
     if kind not in KINDS:
