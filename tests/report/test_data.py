@@ -29,8 +29,8 @@ def test_faults_are_named():
         ReportData.from_json('{"workspace": "w", "created": "d", "verdict": []}')
     with pytest.raises(ValueError, match="workspace"):
         ReportData.from_json('{"created": "d"}')
+    run = Training(stage="sft", model="m", steps=[0, 1], series=[Series(name="loss", values=[1.0])])
     with pytest.raises(ValueError, match="loss has 1 values for 2 steps"):
-        run = Training(stage="sft", model="m", steps=[0, 1], series=[Series(name="loss", values=[1.0])])
         ReportData(workspace="w", created="d", training=[run])
 
 
