@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from preceptor.store import schema_labelling  # noqa: F401  (its tables belong to the same metadata)
+from preceptor.store import schema_labelling, schema_serving  # noqa: F401  (their tables share the metadata)
 from preceptor.store.schema import metadata
 
 connection = context.config.attributes["connection"]
