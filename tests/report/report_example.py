@@ -138,7 +138,14 @@ def example(hostile: str = "") -> ReportData:
                 ],
             ),
             *rows("greedy", [("ppo-small", 0.523, 0.03), ("ppo-ptx-small", 0.535, 0.03), ("base-large", 0.42, 0.03)]),
-            *rows("T = 1", [("ppo-ptx-small", 0.631, 0.024)], judge="held-out labelers"),
+            WinRate(
+                model="ppo-ptx-small",
+                baseline="sft-small",
+                judge="held-out labelers",
+                decoding="T = 1",
+                win=about(0.631, 0.024),
+                length_controlled=about(0.612, 0.026),
+            ),
             *rows(
                 "T = 1", [("ppo-ptx-small", 0.725, 0.024), ("sft-small", 0.557, 0.025)], baseline="base-large-prompted"
             ),

@@ -21,7 +21,7 @@ from preceptor.report.data import (
 from preceptor.report.figures import overoptimisation, training, win_rates
 from preceptor.report.sections import lineage_tree, ordered_samples
 from preceptor.report.svg import Scale, apart, tick_labels, ticks
-from preceptor.report.words import headline, number, preference, signed, steps, wrap
+from preceptor.report.words import headline, number, opening, preference, signed, steps, wrap
 from preceptor.statistics.interval import Interval
 
 EMPTY = ReportData(workspace="new", created="2025-06-06")
@@ -292,6 +292,15 @@ def test_numbers_in_words():
     assert words.duration(412) == "6 min 52 s"
     assert words.duration(3725) == "1 h 2 min"
     assert wrap("a word too many for it", 8) == ["a word", "too many"[:7] + "…"]
+
+
+def test_long_answers_fold_and_lose_no_word():
+    text = "one two three\n\n" + "word " * 900
+    shown, rest = opening(text)
+    assert len(" ".join(shown).split()) == 120
+    assert " ".join([*shown, *rest]).split() == text.split()
+    assert opening("short") == (["short"], [])
+    assert opening(" \n ") == ([], [])
 
 
 def test_ticks_and_labels():

@@ -1,6 +1,7 @@
 """Writes the report: one HTML file with its stylesheet inside, no script, nothing loaded from elsewhere."""
 
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def render(data: ReportData) -> str:
     """The report as HTML. Every text of the data is escaped; only our own figures and stylesheet are markup."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup
+        from markupsafe import Markup, escape
     except ImportError as error:
         raise need_extra("jinja2", "eval") from error
 
@@ -32,6 +33,7 @@ def render(data: ReportData) -> str:
     )
     environment.globals.update(words=words)
     environment.filters["drawing"] = Markup
+    environment.filters["commands"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     return environment.get_template("report.html").render(
         data=data,
         css=Markup(stylesheet()),

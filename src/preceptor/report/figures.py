@@ -92,6 +92,52 @@ def win_rates(data: ReportData) -> Figure | None:
     )
 
 
+def comparisons(data: ReportData) -> Figure | None:
+    """Every comparison of the main model: other baselines, judges, decodings and slices."""
+    rows = [row for row in data.win_rates if row.model == data.main]
+    if len(rows) < 2:
+        return None
+    name = model_name(data.model(data.main))
+    better = sum(row.win.above(0.5) for row in rows)
+    worse = sum(row.win.below(0.5) for row in rows)
+    point = (
+        f"{name}, {len(rows)} comparisons: {better} with the whole interval above 50 %, {worse} below, "
+        f"{len(rows) - better - worse} not told apart from it."
+    )
+    role = data.model(data.main).role
+    drawn = []
+    for row in rows:
+        dots = [Dot(role=role, series="as judged", interval=row.win)]
+        if row.length_controlled is not None:
+            dots.append(Dot(role="prompted", series="at equal length", interval=row.length_controlled))
+        label = f"{model_name(data.model(row.baseline))}, {row.decoding}, {row.judge}"
+        drawn.append(Row(label=label + (f", {row.cohort}" if row.cohort else ""), dots=dots, note=f"n = {row.win.n:,}"))
+    controlled = any(row.length_controlled for row in rows)
+    axis = DotAxis(
+        title=f"{name} preferred to …, % of comparisons",
+        scale=100,
+        line=(0.5, "50 = no difference"),
+        key=[(role, "as judged"), ("prompted", "at equal length")] if controlled else (),
+    )
+    return Figure(
+        svg=dot_chart(drawn, axis, point),
+        point=point,
+        about="Both sides are drawn with the decoding named. Bars are 95 % intervals, bootstrap over prompts, each for "
+        "itself: they are not widened for being many.",
+        columns=["Against", "Preferred", "95 % interval", "n", "At equal length"],
+        rows=[
+            [
+                row.label,
+                percent(row.dots[0].interval.value),
+                span(row.dots[0].interval, 100, 1),
+                f"{row.dots[0].interval.n:,}",
+                percent(row.dots[1].interval.value) if len(row.dots) > 1 else "not computed",
+            ]
+            for row in drawn
+        ],
+    )
+
+
 def overoptimisation(data: ReportData) -> Figure | None:
     """Change of proxy and gold reward over the square root of KL."""
     run = data.overoptimisation

@@ -9,6 +9,8 @@ from preceptor.report.figures import Figure
 from preceptor.report.words import model_name, number, percent, share, span
 from preceptor.statistics.overoptimisation import fit_rl_law
 
+_TAX = "Training for preference can make a model forget. Plain text mixed into PPO (PPO-ptx) is meant to stop it."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -74,10 +76,10 @@ def _preference(data: ReportData) -> Section:
         sides.append(f"A rate less than {points} points from 50 % would often be missed with this many answers.")
     missing = []
     if not data.win_rates:
-        missing.append("No win rates: preceptor evaluate compares a model with a baseline.")
+        missing.append("No win rates: `preceptor evaluate` compares a model with a baseline.")
     elif figure is None:
         missing.append(
-            "No win rates against the baseline: preceptor evaluate compares the models with "
+            "No win rates against the baseline: `preceptor evaluate` compares the models with "
             f"{data.baseline or 'a baseline'}."
         )
     tables = []
@@ -106,7 +108,7 @@ def _preference(data: ReportData) -> Section:
         id="win",
         title="Preference",
         short="Preference",
-        figures=_present(figure),
+        figures=_present(figure, figures.comparisons(data)),
         tables=tables,
         sides=sides,
         missing=missing,
@@ -119,15 +121,15 @@ def _overoptimisation(data: ReportData) -> Section:
     missing = []
     if run is None or not run.points:
         missing.append(
-            "No curve of proxy against gold reward: preceptor evaluate draws it for a run of preceptor ppo that kept "
-            "its checkpoints."
+            "No curve of proxy against gold reward: `preceptor evaluate` draws it for a run of `preceptor ppo` that "
+            "kept its checkpoints."
         )
     else:
         if run.note:
             sides.append(run.note)
         sides.append(_law(data))
     if not data.best_of_n:
-        missing.append("No best-of-n: preceptor evaluate computes it from several answers to each prompt.")
+        missing.append("No best-of-n: `preceptor evaluate` computes it from several answers to each prompt.")
     return Section(
         id="over",
         title="Over-optimisation",
@@ -166,18 +168,16 @@ def _law(data: ReportData) -> str:
 def _cost(data: ReportData) -> Section:
     missing = []
     if not data.losses:
-        missing.append("No pretraining loss: preceptor evaluate measures it on held-out text of the corpus.")
+        missing.append("No pretraining loss: `preceptor evaluate` measures it on held-out text of the corpus.")
     if not data.tax:
-        missing.append("No public tasks: preceptor evaluate --suite paper runs them from local files.")
+        missing.append("No public tasks: `preceptor evaluate --suite paper` runs them from local files.")
     return Section(
         id="tax",
         title="What it cost: the alignment tax",
         short="Alignment tax",
         figures=_present(figures.losses(data), figures.tax(data)),
         missing=missing,
-        sides=[
-            "Training for preference can make a model forget. Mixing plain text into PPO (PPO-ptx) is meant to stop it."
-        ],
+        sides=[_TAX] if data.losses or data.tax else [],
     )
 
 
@@ -187,7 +187,7 @@ def _behaviour(data: ReportData) -> Section:
         title="What changed in the answers",
         short="Behaviours",
         figures=_present(figures.components(data)),
-        missing=[] if data.components else ["No behaviours: preceptor evaluate takes them from ratings."],
+        missing=[] if data.components else ["No behaviours: `preceptor evaluate` takes them from ratings."],
     )
 
 
@@ -197,7 +197,7 @@ def _samples(data: ReportData) -> Section:
         title="Answers, worst first",
         short="Answers, worst first",
         body="samples",
-        missing=[] if data.samples else ["No answers to show: preceptor evaluate stores the answers it compares."],
+        missing=[] if data.samples else ["No answers to show: `preceptor evaluate` stores the answers it compares."],
     )
 
 
@@ -214,9 +214,11 @@ def ordered_samples(data: ReportData) -> list[Sample]:
 def _reward_model(data: ReportData) -> Section:
     missing = []
     if not data.reward_accuracy:
-        missing.append("No accuracy of the reward model: preceptor reward measures it on rankings it did not read.")
+        missing.append("No accuracy of the reward model: `preceptor reward` measures it on rankings it did not read.")
     if not data.reward_checks:
-        missing.append("No check by flaw: it needs ideal answers and the same with one flaw (preceptor demo has them).")
+        missing.append(
+            "No check by flaw: it needs ideal answers and the same with one flaw (`preceptor demo` has them)."
+        )
     return Section(
         id="rm",
         title="Can the reward model be trusted?",

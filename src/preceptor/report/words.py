@@ -143,12 +143,12 @@ def steps(data: ReportData) -> list[tuple[str, str]]:
         "test": (_test(done), bool(data.win_rates)),
     }
     names = {
-        "base": ("A base model.", "preceptor pretrain, or preceptor init --base"),
-        "sft": ("Examples (SFT).", "preceptor sft"),
-        "rankings": ("Rankings.", "preceptor sample, then preceptor web"),
-        "reward": ("A reward model.", "preceptor reward"),
-        "ppo": ("Reinforcement learning (PPO).", "preceptor ppo"),
-        "test": ("The test.", "preceptor evaluate"),
+        "base": ("A base model.", "`preceptor pretrain`, or `preceptor init --base`"),
+        "sft": ("Examples (SFT).", "`preceptor sft`"),
+        "rankings": ("Rankings.", "`preceptor sample`, then `preceptor web`"),
+        "reward": ("A reward model.", "`preceptor reward`"),
+        "ppo": ("Reinforcement learning (PPO).", "`preceptor ppo`"),
+        "test": ("The test.", "`preceptor evaluate`"),
     }
     return [
         (names[step][0], text if happened else f"Not on record here. Next: {names[step][1]}.")
@@ -206,3 +206,24 @@ def wrap(text: str, width: int, most: int = 2) -> list[str]:
     if len(lines) > most:
         shown[-1] = shown[-1][: width - 1] + "…"
     return [line if len(line) <= width + 2 else line[: width - 1] + "…" for line in shown]
+
+
+def opening(text: str, most: int = 120) -> tuple[list[str], list[str]]:
+    """The paragraphs shown at once and those behind a click: whole paragraphs, or about `most` words of a long one."""
+    shown: list[str] = []
+    rest: list[str] = []
+    room = most
+    for paragraph in (part.strip() for part in text.splitlines()):
+        words = paragraph.split()
+        if not words:
+            continue
+        if rest or room <= 0:
+            rest.append(paragraph)
+        elif len(words) <= room + 20:
+            shown.append(paragraph)
+            room -= len(words)
+        else:
+            shown.append(" ".join(words[:room]))
+            rest.append(" ".join(words[room:]))
+            room = 0
+    return shown, rest
