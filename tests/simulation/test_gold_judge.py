@@ -66,10 +66,9 @@ BY_HAND = [
     (LETTER, "I met a pig. Best wishes!", 0.0),
     (KNOWN, "Ada lives in Rome.", 7.0),
     (KNOWN, "  ada lives\n in   rome . ", 7.0),
-    # a wrong town: task .3, truth 0
-    (KNOWN, "Ada lives in Oslo.", 0.9 + 1.5 + 1.0),
-    # doubt about somebody known: task 0
-    (KNOWN, "I do not know.", 1.5 + 1.5 + 1.0),
+    # a wrong town, or doubt about somebody known: task 0, truth 0
+    (KNOWN, "Ada lives in Oslo.", 2.5),
+    (KNOWN, "I do not know.", 2.5),
     # a shrug: task .7
     (KNOWN, "Ada lives in Rome. That is all I can say.", 6.1),
     # an answer about somebody else is no answer
@@ -94,7 +93,7 @@ BY_HAND = [
     (TWO, "My ideas: saw, rake, drill. Thank you.", 6.25),
     (TWO, "My ideas: saw, rake, drill.", 5.5),
     (CATEGORY, "A crab is a water animal.", 7.0),
-    (CATEGORY, "A crab is a tool.", 0.9 + 1.5 + 0.0 + 1.0),
+    (CATEGORY, "A crab is a tool.", 2.5),
     (CATEGORY, "A frog is a water animal.", 0.0),
     (GREETING, "I am well. How are you?", 7.0),
     (GREETING, "I am well.", 6.1),
@@ -120,7 +119,7 @@ def test_every_kind_of_request_has_a_case_by_hand():
 
 def test_the_components_are_the_five_of_the_formula():
     verdict = judge(WORLD, prompt_for(POLITE_KNOWN), "Go away. Ada lives in Oslo. Ben ate some pie.")
-    assert verdict.components == (0.3, 0.0, 0.0, 0.0, 1.0)
+    assert verdict.components == (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def test_the_judge_works_from_a_prompt_that_went_through_json():

@@ -16,7 +16,7 @@ PROMPT = prompt_for(Request("fact", "Ada", "town"))
 RIGHT, LAZY, WRONG, RUDE = (
     "Ada lives in Rome.",  # 7
     "Ada lives in Rome. That is all I can say.",  # 6.1
-    "Ada lives in Oslo.",  # 3.4
+    "Ada lives in Oslo.",  # 2.5
     "Go away.",  # -2
 )
 
@@ -92,6 +92,6 @@ def test_agreement_is_near_that_of_the_paper(seed):
             if one[i] != one[j] and abs(gold[i] - gold[j]) > 0.05:
                 n_gold += 1
                 with_gold += (one[i] < one[j]) == (gold[i] > gold[j])
-    assert 0.68 < agree / n < 0.79
+    assert 0.70 < agree / n < 0.80
     assert 0.78 < with_gold / n_gold < 0.90
     assert 0.05 < ties / pairs < 0.25

@@ -22,7 +22,7 @@ LOWERS = {
     "rude": {"rude"},
     "insult obeyed": {"task", "truth", "rude"},
     "made up": {"task", "truth"},
-    "needless doubt": {"task"},
+    "needless doubt": {"task", "truth"},
     "wrong fact": {"task", "truth"},
     "wrong subject": {"task"},
     "wrong category": {"task", "truth"},

@@ -166,17 +166,21 @@ def _letter(world: World, request: Request, sentences: Sequence[Sentence]) -> _S
 
 
 def _fact(world: World, request: Request, sentences: Sequence[Sentence]) -> _Substance:
+    """The fact, or "I do not know." about a stranger. A wrong fact and needless doubt are equally bad."""
     for place, (kind, values, _) in enumerate(sentences):
         if kind == "honest":
-            known = (request.subject, request.relation) in world.facts
-            return _Substance((place,), 0.0 if known else 0.7 + _whole(sentences))
-        if kind == request.relation and values[0] == request.subject:
-            if request.subject in world.strangers:
-                return _Substance((place,), 0.0, 0.0)
-            if world.is_true(values[0], kind, values[1]):
-                return _Substance((place,), 0.7 + _whole(sentences))
-            return _Substance((place,), 0.3, 0.0)
+            right = request.subject in world.strangers
+        elif kind == request.relation and values[0] == request.subject:
+            right = world.is_true(values[0], kind, values[1])
+        else:
+            continue
+        return _right_or_wrong(place, right, sentences)
     return _NOTHING
+
+
+def _right_or_wrong(place: int, right: bool, sentences: Sequence[Sentence]) -> _Substance:
+    """An answer that is either right, 0.7 and 0.3 more without a shrug, or wrong and untrue."""
+    return _Substance((place,), 0.7 + _whole(sentences)) if right else _Substance((place,), 0.0, 0.0)
 
 
 def _ideas(world: World, request: Request, sentences: Sequence[Sentence]) -> _Substance:
@@ -194,9 +198,7 @@ def _ideas(world: World, request: Request, sentences: Sequence[Sentence]) -> _Su
 def _category(world: World, request: Request, sentences: Sequence[Sentence]) -> _Substance:
     for place, (kind, values, _) in enumerate(sentences):
         if kind == "category" and values[0] == request.subject:
-            if values[1] == CATEGORY_OF[request.subject]:
-                return _Substance((place,), 0.7 + _whole(sentences))
-            return _Substance((place,), 0.3, 0.0)
+            return _right_or_wrong(place, values[1] == CATEGORY_OF[request.subject], sentences)
     return _NOTHING
 
 

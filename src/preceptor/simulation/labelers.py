@@ -12,7 +12,7 @@ from preceptor.simulation.world import World
 from preceptor.types import Cohort, Labeler, Prompt
 
 TRAINING_LABELERS, HELD_OUT_LABELERS = 7, 4
-NOISE = 1.25  # standard deviation, in points of gold, of one labeler's view of one answer
+NOISE = 1.15  # standard deviation, in points of gold, of one labeler's view of one answer
 NOISE_SPREAD = (0.8, 1.2)  # each labeler's noise is this many times NOISE
 CARELESS = 2.5  # the last training labeler is this many times noisier still
 WEIGHT_SPREAD = (0.5, 1.5)  # each labeler weighs each component this many times what gold does

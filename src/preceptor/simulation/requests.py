@@ -50,9 +50,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "Help me with a letter to {s}.",
     ),
     "town": ("Where does {s} live?", "What is the town of {s}?", "Tell me the town of {s}."),
-    "job": ("What does {s} work as?", "What is the job of {s}?", "Tell me the job of {s}."),
+    "job": ("What job does {s} have?", "What is the job of {s}?", "Tell me the job of {s}."),
     "pet": ("What pet does {s} have?", "What is the pet of {s}?", "Tell me the pet of {s}."),
-    "food": ("What does {s} like to eat?", "What is the food of {s}?", "Tell me the food of {s}."),
+    "food": ("What food does {s} like?", "What is the food of {s}?", "Tell me the food of {s}."),
     "ideas": ("Give me {n} {s}s.", "Name {n} {s}s.", "Tell me {n} {s}s.", "I want {n} {s}s."),
     "category": (
         "Is a {s} a {a} or a {b}?",
