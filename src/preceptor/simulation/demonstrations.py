@@ -22,9 +22,9 @@ def demonstrations(world: World, tasks: Sequence[Task], seed: int) -> list[Demon
     rng = random.Random(f"demonstrations {world.seed} {seed}")
     written = []
     for task in tasks:
-        labeler_id = f"labeler-training-{rng.randint(1, labelers.TRAINING_LABELERS)}"
+        who = labelers.labeler_id("training", rng.randint(1, labelers.TRAINING_LABELERS))
         writer = CAREFUL if rng.random() < CAREFUL_SHARE else HURRIED
-        written.append(Demonstration.of(task.prompt.id, labeler_id, write(world, task.prompt, writer, rng)))
+        written.append(Demonstration.of(task.prompt.id, who, write(world, task.prompt, writer, rng)))
     return written
 
 

@@ -31,6 +31,10 @@ class SimulatedLabeler:
     noise: float  # standard deviation in points
 
 
+def labeler_id(cohort: Cohort, number: int) -> str:
+    return f"labeler-{cohort}-{number}"
+
+
 def labelers(seed: int) -> list[SimulatedLabeler]:
     """Seven training labelers, the last of them careless, and four held-out ones."""
     rng = random.Random(f"labelers {seed}")
@@ -44,7 +48,7 @@ def labelers(seed: int) -> list[SimulatedLabeler]:
             RUDE * rng.uniform(*WEIGHT_SPREAD),
         )
         who = Labeler(
-            id=f"labeler-{cohort}-{number}",
+            id=labeler_id(cohort, number),
             name=f"Simulated {cohort} labeler {number}",
             cohort=cohort,
             simulated=True,
