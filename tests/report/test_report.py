@@ -25,7 +25,7 @@ from preceptor.report.words import headline, number, opening, preference, signed
 from preceptor.statistics.interval import Interval
 
 EMPTY = ReportData(workspace="new", created="2025-06-06")
-VOID = {"meta", "br", "link", "img", "hr", "input", "line", "path", "circle", "rect"}
+VOID = {"meta", "br", "link", "img", "hr", "input", "line", "path", "circle", "rect", "wbr"}
 
 
 class Page(HTMLParser):
@@ -301,6 +301,14 @@ def test_long_answers_fold_and_lose_no_word():
     assert " ".join([*shown, *rest]).split() == text.split()
     assert opening("short") == (["short"], [])
     assert opening(" \n ") == ([], [])
+
+
+def test_table_cells():
+    numbers = ("1,200", "7", "69.1 %", "−0.1 to 0.3", "+0.1", "69.1 % (67.1 to 71.1)")
+    assert all(words.is_figure(cell) for cell in numbers)
+    assert not any(words.is_figure(cell) for cell in ("", "gold", "9c41" * 16, "2 flaws that nobody saw in any answer"))
+    assert "".join(words.pieces("9c41" * 16)) == "9c41" * 16
+    assert max(map(len, words.pieces("9c41" * 16))) == 16
 
 
 def test_ticks_and_labels():

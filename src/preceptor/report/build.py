@@ -31,6 +31,7 @@ def render(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = lambda text: Markup("<wbr>").join(words.pieces(text))
     environment.globals.update(words=words)
     environment.filters["drawing"] = Markup
     environment.filters["commands"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -234,7 +234,8 @@ def _ends(interval: Interval) -> list[float]:
 def _key_lines(key: Sequence[tuple[Role, str]], width: int) -> list[list[tuple[Role, str]]]:
     lines: list[list[tuple[Role, str]]] = []
     used = float(width)
-    for role, word in key:
+    for role, name in key:
+        word = wrap(name, int((width - 40) / 7.4), 1)[0]
         need = text_width(word, role) + 34
         if used + need > width:
             lines.append([])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from preceptor.report import figures, judge_figures
 from preceptor.report.data import Ancestor, ReportData, Sample
 from preceptor.report.figures import Figure
-from preceptor.report.words import model_name, number, percent, share, span
+from preceptor.report.words import model_name, number, share
 from preceptor.statistics.overoptimisation import fit_rl_law
 
 _TAX = "Training for preference can make a model forget. Plain text mixed into PPO (PPO-ptx) is meant to stop it."
@@ -85,16 +85,13 @@ def _preference(data: ReportData) -> Section:
     tables = []
     if data.win_rates:
         controlled = any(row.length_controlled for row in data.win_rates)
-        columns = ["Model", "Compared with", "Judge", "Drawn with", "Preferred", "95 % interval", "n", "In words"]
+        columns = ["Compared", "Judge, decoding", "Preferred, 95 % interval", "n", "In words"]
         rows = []
         for row in data.win_rates:
             cells = [
-                model_name(data.model(row.model)),
-                model_name(data.model(row.baseline)),
-                row.judge + (f", {row.cohort}" if row.cohort else ""),
-                row.decoding,
-                percent(row.win.value),
-                span(row.win, 100, 1),
+                f"{model_name(data.model(row.model))} over {model_name(data.model(row.baseline))}",
+                f"{row.judge}, {row.decoding}" + (f", {row.cohort}" if row.cohort else ""),
+                share(row.win),
                 f"{row.win.n:,}",
                 "better" if row.win.above(0.5) else "worse" if row.win.below(0.5) else "not told apart",
             ]

@@ -227,3 +227,15 @@ def opening(text: str, most: int = 120) -> tuple[list[str], list[str]]:
             rest.append(" ".join(words[room:]))
             room = 0
     return shown, rest
+
+
+def is_figure(cell: str) -> bool:
+    """A table cell that holds a number, an interval or a mark for its absence: set to the right and not broken."""
+    return (len(cell) <= 32 and cell[:1] in "0123456789+" + MINUS and not cell.isalnum()) or cell.isdigit()
+
+
+def pieces(text: str, size: int = 16) -> list[str]:
+    """Where a word too long for a cell (a hash) may be broken; short words stay whole."""
+    if len(text) <= 2 * size or " " in text:
+        return [text]
+    return [text[start : start + size] for start in range(0, len(text), size)]
