@@ -177,12 +177,15 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 def _structured(text: io.TextIOWrapper, blank: bool) -> Iterator[Row]:
     """JSON lines, a JSON list or JSON values in a row by what the file begins with; else the lines of a text."""
     number = 0
-    for line in text:
+    while line := text.readline(CHUNK):  # a list may be one line of a gigabyte
         number += 1
         start = line.lstrip()
         if not start:
             continue
-        if start[0] == "[" and (len(start.strip()) == 1 or start[1:].lstrip()[:1] in ("{", "[", "]", "")):
+        is_list = start[0] == "[" and start[1:].lstrip()[:1] in ("{", "[", "]", "")
+        if not is_list and line[-1] not in "\r\n":
+            line += text.readline()
+        if is_list:
             yield from _values(text, start[1:], in_list=True)
         elif start[0] == "{" and not _whole(line):
             yield from _values(text, line, in_list=False)
