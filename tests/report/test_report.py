@@ -232,7 +232,7 @@ def test_one_prompt_alone_and_infinite_ends_can_be_drawn():
 def test_the_headline_figure_holds_the_numbers():
     figure = win_rates(example())
     assert ["PPO-ptx 0.25M", "69.1 %", "67.1 to 71.1", "4,800"] in figure.rows
-    assert ["SFT 0.25M", "50.0 %", "baseline", "0"] in figure.rows
+    assert ["SFT 0.25M", "50.0 %", "by definition", "none"] in figure.rows
     assert figure.svg.count("PPO-ptx</text>") == 2
     assert len(figure.rows) == 7
 
@@ -306,7 +306,9 @@ def test_long_answers_fold_and_lose_no_word():
 def test_table_cells():
     numbers = ("1,200", "7", "69.1 %", "−0.1 to 0.3", "+0.1", "69.1 % (67.1 to 71.1)")
     assert all(words.is_figure(cell) for cell in numbers)
-    assert not any(words.is_figure(cell) for cell in ("", "gold", "9c41" * 16, "2 flaws that nobody saw in any answer"))
+    assert not any(
+        words.is_figure(cell) for cell in ("", "gold", "9c41" * 16, "2 flaws that nobody has seen in any answer")
+    )
     assert "".join(words.pieces("9c41" * 16)) == "9c41" * 16
     assert max(map(len, words.pieces("9c41" * 16))) == 16
 

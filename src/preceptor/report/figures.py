@@ -80,7 +80,9 @@ def win_rates(data: ReportData) -> Figure | None:
         height=336,
     )
     table = [
-        [model_name(model), percent(win.value), "baseline" if model is baseline else span(win, 100, 1), f"{win.n:,}"]
+        [model_name(model), percent(win.value), span(win, 100, 1), f"{win.n:,}"]
+        if win is not half
+        else [model_name(model), percent(win.value), "by definition", "none"]
         for model, win in sorted(points, key=lambda item: -item[1].value)
     ]
     return Figure(
@@ -165,10 +167,10 @@ def overoptimisation(data: ReportData) -> Figure | None:
         lines.append(line(f"gold: {run.gold_name}", "ppo-ptx", gold, gold[0][1].value))
         best = max(gold, key=lambda item: item[1].value)
     point = overoptimisation_point(data)
-    columns = ["Step", "KL, nats", "√KL", "Proxy", "Gold"]
+    columns = ["Checkpoint", "KL, nats", "√KL", "Proxy", "Gold"]
     table = [
         [
-            str(p.step),
+            f"step {p.step:,}",
             number(p.kl, 2),
             number(d, 2),
             f"{number(p.proxy.value)} ({span(p.proxy)})",
@@ -249,10 +251,10 @@ def best_of_n(data: ReportData) -> Figure | None:
         point=point,
         about="Bars are 95 % intervals. KL is the closed form ln n − (n − 1)/n; RL spends KL differently, so the two "
         f"are not compared by it. {counted(first)}.",
-        columns=["n", "KL, nats", "Gold", "Proxy"],
+        columns=["Best of", "KL, nats", "Gold", "Proxy"],
         rows=[
             [
-                str(row.n),
+                f"n = {row.n}",
                 number(row.kl),
                 f"{number(row.gold.value)} ({span(row.gold)})",
                 f"{number(row.proxy.value)} ({span(row.proxy)})" if row.proxy else "not measured",

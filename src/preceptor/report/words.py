@@ -231,7 +231,8 @@ def opening(text: str, most: int = 120) -> tuple[list[str], list[str]]:
 
 def is_figure(cell: str) -> bool:
     """A table cell that holds a number, an interval or a mark for its absence: set to the right and not broken."""
-    return (len(cell) <= 32 and cell[:1] in "0123456789+" + MINUS and not cell.isalnum()) or cell.isdigit()
+    starts = cell.startswith((*"0123456789+", MINUS))
+    return cell.isdigit() or (starts and len(cell) <= 32 and not cell.isalnum())
 
 
 def pieces(text: str, size: int = 16) -> list[str]:
