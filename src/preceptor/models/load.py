@@ -1,6 +1,7 @@
 """Hugging Face models in: policies, scalar models (reward, value) and tokenizers. Safetensors only."""
 
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -37,6 +38,11 @@ def load_tokenizer(source: str | Path):
         return AutoTokenizer.from_pretrained(str(source))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load the tokenizer of {source}: {_first_line(error)}") from error
+
+
+def context_length(source: str | Path) -> int:
+    """Tokens that a model can look at: the positions of its config; without such a number, as good as endless."""
+    return getattr(_config(source).get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def load_policy(source: str | Path, device: torch.device | None = None, *, dropout: float = 0.0) -> PreTrainedModel:

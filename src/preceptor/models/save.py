@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import transformers
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from preceptor import __version__
@@ -26,9 +27,9 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer, card: ModelCard)
         tokenizer.save_pretrained(new)
         (new / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False, default=str) + "\n")
         (new / "README.md").write_text(_readme(card))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(new, ignore_errors=True)
-        raise UserError(f"cannot save the model {folder}: {error.strerror or error}; nothing was changed") from error
+        raise UserError(f"cannot save the model {folder}: {error}; nothing was changed") from error
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -50,7 +51,9 @@ def model_hash(folder: Path | str) -> str:
 
 
 def lineage(folder: Path | str) -> str:
-    """`name@hash` of a model, for the card of its child."""
+    """`name@hash` of a model folder, for the card of its child; a hub name as it is."""
+    if not Path(folder).is_dir():
+        return str(folder)
     return f"{Path(folder).name}@{model_hash(folder)[:16]}"
 
 

@@ -37,6 +37,7 @@ class RunningBatch:
     def __init__(self, model: PreTrainedModel, pad: int, rows: int, columns: int):
         config = model.config.get_text_config()
         self.model, self.pad = model, pad
+        self.context = getattr(config, "max_position_embeddings", None)
         self.capacity = rows
         self.cache = SlotCache(config.num_hidden_layers, rows, columns)
         # The mask below lets a token see all that came before it. A window that is wider than any row changes nothing;
@@ -57,6 +58,11 @@ class RunningBatch:
     def join(self, rows: Sequence[Row]) -> None:
         """Prefill the rows' prompts, each distinct one once, and add the rows to the batch."""
         longest = max(len(row.prompt) + row.sampling.max_new_tokens for row in rows)
+        if self.context is not None and longest > self.context:
+            raise UserError(
+                f"prompt and answer may reach {longest} tokens, but this model's context has {self.context}; shorten "
+                "max_new_tokens or the prompts"
+            )
         if self.window is not None and longest > self.window:
             raise UserError(
                 f"prompt and answer may reach {longest} tokens, but this model attends to the last {self.window} only, "
@@ -148,10 +154,12 @@ class RunningBatch:
         column = self.cache.column
         self.seen[:, column] = True
         mask = self.seen[:, : column + 1]
+        # A finished row that still stands in the batch goes on unread; it must not run off a table of positions.
+        position = self.position if self.context is None else self.position.clamp(max=self.context - 1)
         hidden = self.model.base_model(
             input_ids=ids[:, None],
             attention_mask=mask[:, None, None, :],
-            position_ids=self.position[:, None],
+            position_ids=position[:, None],
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state

@@ -1,6 +1,8 @@
 """Rows of token ids as tensors, with little padding, and a corpus as blocks of equal length."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +33,12 @@ def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
+@lru_cache(maxsize=8)
 def shuffled(n: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of 0..n-1 that depends on (seed, epoch) alone, so that a resumed run goes on in the same order."""
-    return np.random.default_rng([seed, epoch]).permutation(n)
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    order.flags.writeable = False  # callers share it
+    return order
 
 
 def batch_places(n: int, size: int, seed: int, step: int) -> np.ndarray:
@@ -43,6 +48,13 @@ def batch_places(n: int, size: int, seed: int, step: int) -> np.ndarray:
         epoch, offset = divmod(first + len(places), n)
         places.extend(shuffled(n, seed, epoch)[offset : offset + size - len(places)])
     return np.array(places)
+
+
+def epoch_places(n: int, size: int, seed: int, step: int) -> np.ndarray:
+    """The places of optimizer step `step` where every pass over n rows takes ceil(n / size) steps and uses each row
+    once; the last batch of a pass may be smaller."""
+    epoch, batch = divmod(step, -(-n // size))
+    return shuffled(n, seed, epoch)[batch * size : (batch + 1) * size]
 
 
 def encode_corpus(documents: Iterable[str], tokenizer, eos: int) -> np.ndarray:
@@ -86,7 +98,7 @@ def cached_ids(path: Path, make) -> np.ndarray:
     """The array at `path`, memory-mapped; made by `make()` and written there first when it does not exist."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{id(make)}.tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with open(temporary, "wb") as file:
             np.save(file, make())
         temporary.rename(path)

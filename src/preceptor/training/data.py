@@ -113,6 +113,12 @@ def corpus_blocks(workspace: Workspace, name: str | None, chat: Chat, context: i
     return Blocks(corpus_ids(workspace, name, chat, part), context, f"the {part} part of the corpus {name or '(all)'}")
 
 
+def held_out_blocks(workspace: Workspace, name: str | None, chat: Chat, context: int) -> Blocks | None:
+    """Validation text, in blocks shorter than `context` where there is too little for one; None where there is none."""
+    ids = corpus_ids(workspace, name, chat, "valid")
+    return Blocks(ids, min(context, len(ids) - 1)) if len(ids) > 1 else None
+
+
 def split_held_out(items: Sequence, keys: Sequence[str], share: float) -> tuple[list, list]:
     """(kept for training, held out): by a hash of the key, so that the same keys always fall on the same side."""
     import hashlib

@@ -1,11 +1,11 @@
 """Optimisers and schedules of the stages: torch's own AdamW and Muon."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 
@@ -102,6 +102,12 @@ class Average:
     def update(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
             self.values[name].lerp_(parameter, 1 - self.decay)
+
+    @torch.no_grad()
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Go on from saved averages, on whatever device the model is."""
+        for name, value in self.values.items():
+            value.copy_(values[name])
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

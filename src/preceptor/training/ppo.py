@@ -6,6 +6,7 @@ An episode is one answer to one prompt. Equation -> code: the reward of each tok
 `losses.language_model_loss` on pretraining text, in the same optimizer step.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from preceptor.config import PpoConfig, SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import kl_k1, kl_k3, language_model_loss, ppo_policy_loss, ppo_value_loss
-from preceptor.models.load import load_policy, load_scalar, load_tokenizer
+from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
 from preceptor.models.logprobs import answer_logprobs, answer_mask, answer_values, sequence_logprobs
 from preceptor.models.save import count_parameters, lineage, save_model
 from preceptor.returns import gae, token_rewards, whiten
@@ -24,7 +25,7 @@ from preceptor.rollout.engine import generate
 from preceptor.store import Workspace
 from preceptor.text.batches import Blocks, batch_places, by_length, pad_right
 from preceptor.text.chat import Chat
-from preceptor.training.data import corpus_blocks, corpus_hash, find_release, read_prompts
+from preceptor.training.data import corpus_blocks, corpus_hash, find_release, held_out_blocks, read_prompts
 from preceptor.training.optim import Average, Optimizers, autocast, warmed
 from preceptor.training.pretrain import pretraining_loss
 from preceptor.training.reward import score_episodes
@@ -53,9 +54,13 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
     source, judge = workspace.find_model(reference_name), workspace.find_model(config.reward_model)
     chat = Chat(load_tokenizer(source))
     release = find_release(workspace, "prompts", config.release)
-    prompts, left_out = read_prompts(release, chat, config.max_prompt_tokens)
+    room = min(context_length(source), context_length(judge)) - config.max_new_tokens
+    if room < 1:
+        raise UserError(f"max_new_tokens {config.max_new_tokens} leaves no room for a prompt in the models' context")
+    limit = min(config.max_prompt_tokens, room)
+    prompts, left_out = read_prompts(release, chat, limit)
     if left_out:
-        console.print(f"{config.output}: left out {left_out} prompts of more than {config.max_prompt_tokens} tokens")
+        console.print(f"{config.output}: left out {left_out} prompts of more than {limit} tokens")
     if load_tokenizer(judge).get_vocab() != chat.tokenizer.get_vocab():
         raise UserError(
             f"{judge.name} and {source.name} have different tokenizers; train the reward model from the SFT"
@@ -79,11 +84,11 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
             policy_optimizer.load_state_dict(run.state["policy_optimizer"])
             value_optimizer.load_state_dict(run.state["value_optimizer"])
             if average:
-                average.values = run.state["average"]
+                average.load(run.state["average"])
         kl_passed = bool(run.state and run.state["kl_passed"])
         while not (run.should_stop() or kl_passed):
             episodes = act(policy, prompts, chat, config, run.step)
-            rollout = assess(policy, reference, value, reward, episodes, chat.pad, config)
+            rollout = assess(policy, reference, value, reward, episodes, chat.pad, config, run.step)
             share = warmed(run.step, config.warmup)
             learned = learn(
                 policy, value, policy_optimizer, value_optimizer, average, rollout, text, chat.pad, config, run.step
@@ -129,8 +134,14 @@ def act(policy, prompts: list[list[int]], chat: Chat, config: PpoConfig, iterati
 
 
 @torch.no_grad()
-def assess(policy, reference, value, reward, episodes: list[Episode], pad: int, config: PpoConfig) -> Rollout:
-    """Reference log-probabilities, values and scores of the episodes, and from them rewards and advantages."""
+def assess(
+    policy, reference, value, reward, episodes: list[Episode], pad: int, config: PpoConfig, iteration: int = 0
+) -> Rollout:
+    """Reference log-probabilities, values and scores of the episodes, and from them rewards and advantages.
+
+    With `recompute_logprobs` the policy's log-probabilities are made in the very micro-batches, and the precision, in
+    which `learn` will make them first: so the ratio is exactly 1 there, and differs later only because of learning.
+    """
     scores = score_episodes(reward, episodes, pad)
     longest = max(len(episode.answer_tokens) for episode in episodes)
     shape = (len(episodes), longest)
@@ -138,13 +149,19 @@ def assess(policy, reference, value, reward, episodes: list[Episode], pad: int, 
     for place, episode in enumerate(episodes):
         mask[place, : len(episode.answer_tokens)] = 1
         logprobs[place, : len(episode.logprobs)] = torch.tensor(episode.logprobs)
-    for places in by_length([_length(episode) for episode in episodes], config.micro_batch):
+    everything = [list(range(len(episodes)))]
+    steps = minibatches(len(episodes), config, iteration, 0) if config.recompute_logprobs else everything
+    # The engine acts in fp32; the reference is compared with whichever log-probabilities are the policy's.
+    precision = config.precision if config.recompute_logprobs else "fp32"
+    for places in (group for step in steps for group in micro_batches(episodes, step, config)):
         ids, prompts, part = _tensors([episodes[p] for p in places], pad, reference.device)
         width = part.shape[1]
-        ref_logprobs[places, :width] = answer_logprobs(reference, ids, prompts, part, config.temperature).cpu()
-        values[places, :width] = answer_values(value, ids, prompts, part).cpu()
-        if config.recompute_logprobs:
-            logprobs[places, :width] = answer_logprobs(policy, ids, prompts, part, config.temperature).cpu()
+        with autocast(config.precision, reference.device):
+            values[places, :width] = answer_values(value, ids, prompts, part).cpu()
+        with autocast(precision, reference.device):
+            ref_logprobs[places, :width] = answer_logprobs(reference, ids, prompts, part, config.temperature).cpu()
+            if config.recompute_logprobs:
+                logprobs[places, :width] = answer_logprobs(policy, ids, prompts, part, config.temperature).cpu()
     unfinished = torch.tensor([episode.finish_reason == "length" for episode in episodes])
     penalised = scores - config.length_penalty * unfinished
     rewards = token_rewards(logprobs, ref_logprobs, penalised, mask, config.kl_coef)
@@ -152,6 +169,18 @@ def assess(policy, reference, value, reward, episodes: list[Episode], pad: int, 
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
     return Rollout(episodes, mask, logprobs, ref_logprobs, values, scores, advantages, returns)
+
+
+def minibatches(episodes: int, config: PpoConfig, iteration: int, epoch: int) -> list[list[int]]:
+    """The places of the episodes of each optimizer step of a pass, at random."""
+    order = np.random.default_rng([config.seed, iteration, epoch]).permutation(episodes).tolist()
+    return [order[start : start + config.minibatch] for start in range(0, episodes, config.minibatch)]
+
+
+def micro_batches(episodes: list[Episode], places: list[int], config: PpoConfig) -> Iterator[list[int]]:
+    """`places` in groups that go through the models together."""
+    for group in by_length([_length(episodes[place]) for place in places], config.micro_batch):
+        yield [places[index] for index in group]
 
 
 def _length(episode: Episode) -> int:
@@ -186,9 +215,7 @@ def learn(
     seen: dict[str, list[float]] = {}
     step = iteration * config.inner_epochs * -(-rows // config.minibatch)
     for epoch in range(config.inner_epochs):
-        order = np.random.default_rng([config.seed, iteration, epoch]).permutation(rows)
-        for start in range(0, rows, config.minibatch):
-            part = order[start : start + config.minibatch].tolist()
+        for part in minibatches(rows, config, iteration, epoch):
             metrics = ppo_gradient(policy, value, rollout, part, pad, config)
             if text is not None:
                 blocks = text.take(batch_places(len(text), config.ptx_batch, config.seed, step))
@@ -208,9 +235,7 @@ def ppo_gradient(policy, value, rollout: Rollout, rows: list[int], pad: int, con
     """Add the gradients of the policy and value loss of a minibatch: means over all its tokens."""
     tokens = float(rollout.mask[rows].sum())
     sums: dict[str, float] = {}
-    lengths = [_length(rollout.episodes[row]) for row in rows]
-    for group in by_length(lengths, config.micro_batch):
-        places = [rows[place] for place in group]
+    for places in micro_batches(rollout.episodes, rows, config):
         ids, prompts, mask = _tensors([rollout.episodes[p] for p in places], pad, policy.device)
         width = mask.shape[1]
         old, advantages, old_values, returns = (
@@ -238,7 +263,7 @@ def ppo_gradient(policy, value, rollout: Rollout, rows: list[int], pad: int, con
                 "kl_to_rollout_policy": kl_k3(old, logprobs, mask).sum(),
                 "logprob_gap": ((logprobs - old).abs() * mask).sum(),
             }.items():
-                sums[name] = sums.get(name, 0.0) + float(tensor)
+                sums[name] = sums.get(name, 0.0) + tensor.item()
     means = {name: total / tokens for name, total in sums.items()}
     means["ratio_variance"] = max(0.0, means.pop("ratio_squared") - means["ratio"] ** 2)
     return means
@@ -250,7 +275,7 @@ def ptx_gradient(policy, blocks: Tensor, config: PpoConfig) -> float:
         logprobs = sequence_logprobs(policy, blocks.to(policy.device))
     loss = language_model_loss(logprobs, torch.ones_like(logprobs), logprobs.numel())
     (config.ptx_coef * loss).backward()
-    return float(loss)
+    return loss.item()
 
 
 def describe(rollout: Rollout, learned: dict[str, float], chat: Chat, config: PpoConfig) -> dict[str, float]:
@@ -261,18 +286,18 @@ def describe(rollout: Rollout, learned: dict[str, float], chat: Chat, config: Pp
     returns_mean = (rollout.returns * mask).sum() / tokens
     unexplained = (((rollout.returns - rollout.values - residual) * mask) ** 2).sum()
     variance = (((rollout.returns - returns_mean) * mask) ** 2).sum()
-    ended = sum(episode.finish_reason == "stop" for episode in rollout.episodes)
+    ended = sum(episode.finish_reason == "stop" for episode in rollout.episodes) / len(mask)
     # On the first minibatch the policy has not moved: what differs there is engine against trainer.
     learned["logprob_gap"] = learned.pop("first_logprob_gap")
     return {
-        "reward": float((rollout.scores - config.kl_coef * kl).mean()),
+        "reward": float((rollout.scores - config.kl_coef * kl).mean()) - config.length_penalty * (1 - ended),
         "reward_model_score": float(rollout.scores.mean()),
         "reward_model_score_sd": float(rollout.scores.std(correction=0)),
         "kl_to_reference": float(kl.mean()),
         "kl_to_reference_k3": float(kl_k3(rollout.logprobs, rollout.ref_logprobs, mask).mean()),
         "entropy_per_token": float(-(rollout.logprobs * mask).sum() / tokens),
         "answer_tokens": float(tokens / len(mask)),
-        "ended_by_itself": ended / len(mask),
+        "ended_by_itself": ended,
         "explained_variance": float(1 - unexplained / variance.clamp(min=1e-8)),
         **learned,
     }
@@ -286,8 +311,9 @@ def publish(workspace: Workspace, policy, average: Average | None, chat: Chat, c
     if average:
         average.copy_to(policy)
     measured = {"steps": float(run.step), "episodes": float(run.step * config.batch), **run.last}
-    if corpus_hash(workspace, config.corpus):
-        valid = corpus_blocks(workspace, config.corpus, chat, config.ptx_context, "valid")
+    has_text = corpus_hash(workspace, config.corpus)
+    valid = held_out_blocks(workspace, config.corpus, chat, config.ptx_context) if has_text else None
+    if valid is not None:
         measured["pretraining_loss"] = pretraining_loss(policy, valid)
     parents = {role: made_from[role] for role in ("reference", "reward_model")}
     card = ModelCard(

@@ -18,8 +18,8 @@ from preceptor.store import Workspace
 from preceptor.text.batches import Blocks, batch_places
 from preceptor.text.chat import Chat
 from preceptor.text.tokenizer import train_tokenizer
-from preceptor.training.data import corpus_blocks, corpus_hash
-from preceptor.training.optim import Optimizers, autocast, cosine
+from preceptor.training.data import corpus_blocks, corpus_hash, held_out_blocks
+from preceptor.training.optim import Optimizers, autocast, cosine, mean
 from preceptor.training.run import Run
 from preceptor.types import ModelCard
 
@@ -55,10 +55,13 @@ def train_pretrain(workspace: Workspace, config: PretrainConfig) -> Path:
             loss.backward()
             share = cosine(run.step, config.steps, config.final_lr, config.warmup)
             norm = optimizers.step(share, max_norm=1.0)
-            run.log({"loss": float(loss), "gradient_norm": norm, "learning_rate": share * config.lr})
+            run.log({"loss": loss.item(), "gradient_norm": norm, "learning_rate": share * config.lr})
             if run.due() or run.should_stop():
                 run.save(model=model.state_dict(), optimizers=optimizers.state_dict())
-        valid = pretraining_loss(model, corpus_blocks(workspace, config.corpus, chat, config.context, "valid"))
+        measured = {"steps": float(run.step), **run.last}
+        valid = held_out_blocks(workspace, config.corpus, chat, config.context)
+        if valid is not None:
+            measured["pretraining_loss"] = pretraining_loss(model, valid)
         card = ModelCard(
             name=config.output,
             stage="pretrain",
@@ -66,20 +69,25 @@ def train_pretrain(workspace: Workspace, config: PretrainConfig) -> Path:
             config=as_settings(config),
             seed=config.seed,
             parameters=count_parameters(model),
-            metrics={"pretraining_loss": valid, "steps": run.step},
+            metrics=measured,
         )
         return save_model(workspace.model(config.output), model, tokenizer, card)
 
 
 @torch.inference_mode()
-def pretraining_loss(model, blocks: Blocks, tokens: int = 16384, batch: int = 16) -> float:
-    """Mean loss in nats per token over the first `tokens` tokens of held-out text."""
+def block_losses(model, blocks: Blocks, tokens: int = 16384, batch: int = 16) -> list[float]:
+    """Mean loss in nats per token of each block of the first `tokens` tokens of held-out text."""
     training = model.training
     model.eval()
     count = min(len(blocks), max(1, tokens // blocks.context))
-    total = 0.0
+    losses: list[float] = []
     for start in range(0, count, batch):
         rows = blocks.take(range(start, min(start + batch, count))).to(model.device)
-        total -= float(sequence_logprobs(model, rows).double().sum())
+        losses.extend((-sequence_logprobs(model, rows).double().mean(-1)).tolist())
     model.train(training)
-    return total / (count * blocks.context)
+    return losses
+
+
+def pretraining_loss(model, blocks: Blocks) -> float:
+    """Mean loss in nats per token of held-out text."""
+    return mean(block_losses(model, blocks))

@@ -15,12 +15,12 @@ from torch import Tensor
 from preceptor.config import RewardConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import ranking_loss
-from preceptor.models.load import BIAS, load_tokenizer, scalar_from_policy
+from preceptor.models.load import BIAS, context_length, load_tokenizer, scalar_from_policy
 from preceptor.models.logprobs import final_scores
 from preceptor.models.save import count_parameters, lineage, save_model
 from preceptor.statistics.reliability import labeler_weights
 from preceptor.store import Workspace
-from preceptor.text.batches import batch_places, by_length, pad_right
+from preceptor.text.batches import by_length, epoch_places, pad_right
 from preceptor.text.chat import Chat
 from preceptor.training.data import RankedPrompt, find_release, read_examples, read_rankings, split_held_out
 from preceptor.training.optim import Optimizers, autocast, cosine
@@ -35,9 +35,10 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
     source = workspace.find_model(config.model)
     chat = Chat(load_tokenizer(source))
     release = find_release(workspace, "rankings", config.release)
-    rankings, left_out = read_rankings(release, chat, config.max_tokens)
+    limit = min(config.max_tokens, context_length(source))
+    rankings, left_out = read_rankings(release, chat, limit)
     if left_out:
-        console.print(f"{config.output}: left out {left_out} rankings of more than {config.max_tokens} tokens")
+        console.print(f"{config.output}: left out {left_out} rankings of more than {limit} tokens")
     train, held_out = split_held_out(rankings, [str(r.prompt) for r in rankings], config.held_out)
     if not any(ranking.pairs for ranking in train):
         raise UserError(f"release {release.name}: every ranking is all ties; a reward model needs a preference")
@@ -55,7 +56,7 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
             model.load_state_dict(run.state["model"])
             optimizers.load_state_dict(run.state["optimizers"])
         while not run.should_stop():
-            batch = [train[i] for i in batch_places(len(train), config.batch, config.seed, run.step)]
+            batch = [train[i] for i in epoch_places(len(train), config.batch, config.seed, run.step)]
             metrics = learn_rankings(model, batch, chat.pad, config)
             share = cosine(run.step, total, 0.1)
             metrics["gradient_norm"] = optimizers.step(share, max_norm=1.0)
@@ -98,7 +99,7 @@ def learn_rankings(model, batch: list[RankedPrompt], pad: int, config: RewardCon
         partial = ranking_loss(scores, better, worse, weight, len(batch))
         partial.backward()
         gaps = (scores[better] - scores[worse]).detach()
-        loss += float(partial)
+        loss += partial.item()
         correct += int((gaps > 0).sum())
         margin += float(gaps.sum())
         pairs += len(gaps)
@@ -114,7 +115,7 @@ def pair_places(rankings: Sequence[RankedPrompt], device) -> tuple[Tensor, Tenso
     for ranking in rankings:
         better.extend(first + winner for winner, _ in ranking.pairs)
         worse.extend(first + loser for _, loser in ranking.pairs)
-        weight.extend([ranking.weight / len(ranking.pairs)] * len(ranking.pairs))
+        weight.extend(ranking.weight / len(ranking.pairs) for _ in ranking.pairs)
         first += len(ranking.answers)
     return (
         torch.tensor(better, dtype=torch.long, device=device),

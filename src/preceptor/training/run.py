@@ -8,6 +8,7 @@ runs/NAME/step-N.pt        checkpoints, the last two, each with its SHA-256 besi
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -56,10 +57,10 @@ class Run:
         _write(self.folder / "run.json", json.dumps(self.identity, indent=2).encode())
         self.state = self._load()
         self.step = int(self.state["step"]) if self.state else 0
-        self._cut_metrics()
+        self.last = self._cut_metrics()
         self.metrics_file = open(self.folder / "metrics.jsonl", "ab")  # noqa: SIM115 - closed by __exit__
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
-        self.last: dict[str, float] = {}
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+        self.ending = self._ends()
 
     # -- the loop's questions -------------------------------------------------------------------------------
 
@@ -68,7 +69,13 @@ class Run:
         return self.step >= self.total
 
     def should_stop(self) -> bool:
-        """True after the last step, past --max-steps or --max-minutes, or when the process was asked to end."""
+        """True after the last step, past --max-steps or --max-minutes, or when the process was asked to end.
+
+        Decided once per step, so that the checkpoint and the end of the loop never disagree.
+        """
+        return self.ending
+
+    def _ends(self) -> bool:
         minutes = (time.monotonic() - self.started) / 60
         return (
             self.finished
@@ -82,14 +89,18 @@ class Run:
         self.step += 1
         self.last = {name: float(value) for name, value in metrics.items()}
         for name, value in self.last.items():
-            if "loss" in name and value != value:
+            if "loss" in name and not math.isfinite(value):
                 raise UserError(
-                    f"run {self.config.output}: {name} is not a number at step {self.step}; lower the learning rate or "
+                    f"run {self.config.output}: {name} is {value} at step {self.step}; lower the learning rate or "
                     "look at the data; the last checkpoint is kept"
                 )
         line = {"step": self.step, "seconds": round(time.monotonic() - self.started, 3), **self.last}
-        self.metrics_file.write(json.dumps(line).encode() + b"\n")
-        self.metrics_file.flush()
+        try:
+            self.metrics_file.write(json.dumps(line).encode() + b"\n")
+            self.metrics_file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self.metrics_file.name}: {error}; the last checkpoint is kept") from error
+        self.ending = self._ends()
         for name, value in self.last.items():
             self.board.add_scalar(name, value, self.step)
         if self._bar is not None:
@@ -161,13 +172,17 @@ class Run:
             "start it anew with --no-resume, or choose another --output"
         )
 
-    def _cut_metrics(self) -> None:
-        """Forget metrics of steps after the checkpoint: they will be made again."""
+    def _cut_metrics(self) -> dict[str, float]:
+        """Forget metrics of steps after the checkpoint, which will be made again; returns those of its own step."""
         path = self.folder / "metrics.jsonl"
         size = int(self.state["metrics_bytes"]) if self.state else 0
         if path.exists():
             with open(path, "r+b") as file:
                 file.truncate(size)
+                lines = file.read().splitlines()
+            if lines:
+                return {name: value for name, value in json.loads(lines[-1]).items() if name not in ("step", "seconds")}
+        return {}
 
     # -- context --------------------------------------------------------------------------------------------
 

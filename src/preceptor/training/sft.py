@@ -12,18 +12,19 @@ import torch
 from preceptor.config import SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import language_model_loss
-from preceptor.models.load import load_policy, load_scalar, load_tokenizer
+from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
 from preceptor.models.logprobs import answer_logprobs, answer_mask, sequence_logprobs
 from preceptor.models.save import count_parameters, lineage, save_model
 from preceptor.rollout.engine import generate
 from preceptor.store import Workspace
-from preceptor.text.batches import batch_places, by_length, pad_right
+from preceptor.text.batches import batch_places, by_length, epoch_places, pad_right
 from preceptor.text.chat import Chat
 from preceptor.training.data import (
     Example,
     corpus_blocks,
     corpus_hash,
     find_release,
+    held_out_blocks,
     read_examples,
     read_prompts,
 )
@@ -33,6 +34,7 @@ from preceptor.training.reward import score_episodes
 from preceptor.training.run import Run, console
 from preceptor.types import ModelCard, Sampling
 
+ROLES = ("model", "reward_model")  # parents of an SFT model
 MIX_CONTEXT = 128  # tokens per block of mixed-in pretraining text
 JUDGED = 64  # validation prompts that choose the epoch
 
@@ -42,14 +44,17 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
     source = find_start(workspace, config.model)
     chat = Chat(load_tokenizer(source))
     release = find_release(workspace, "demonstrations", config.release)
-    examples, left_out = read_examples(release, chat, config.max_tokens)
+    limit = min(config.max_tokens, context_length(source))
+    examples, left_out = read_examples(release, chat, limit)
     if left_out:
-        console.print(f"{config.output}: left out {left_out} demonstrations of more than {config.max_tokens} tokens")
+        console.print(f"{config.output}: left out {left_out} demonstrations of more than {limit} tokens")
     mix = corpus_blocks(workspace, config.corpus, chat, MIX_CONTEXT) if config.mix > 0 else None
     made_from = {"model": lineage(source), release.name: release.sha256}
     if mix is not None:
         made_from |= corpus_hash(workspace, config.corpus)
-    judge = EpochJudge(workspace, config, chat) if config.reward_model else None
+    judge = EpochJudge(workspace, config, chat, limit) if config.reward_model else None
+    if judge:
+        made_from |= judge.made_from
 
     torch.manual_seed(config.seed)
     model = load_policy(source, dropout=config.dropout)
@@ -65,7 +70,7 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
                 judge.best = run.state["best"]
         model.train()
         while not run.should_stop():
-            batch = [examples[i] for i in batch_places(len(examples), config.batch, config.seed, run.step)]
+            batch = [examples[i] for i in epoch_places(len(examples), config.batch, config.seed, run.step)]
             blocks = None
             if mix is not None:
                 share = config.mix / (1 - config.mix) * sum(len(example.tokens) for example in batch)
@@ -86,14 +91,14 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
             model.load_state_dict(judge.best["model"])
             chosen |= {"chosen_epoch": judge.best["epoch"], "validation_reward": judge.best["reward"]}
         model.eval()
-        if mix is not None:
-            valid = corpus_blocks(workspace, config.corpus, chat, MIX_CONTEXT, "valid")
+        valid = held_out_blocks(workspace, config.corpus, chat, MIX_CONTEXT) if mix is not None else None
+        if valid is not None:
             chosen["pretraining_loss"] = pretraining_loss(model, valid)
         card = ModelCard(
             name=config.output,
             stage="sft",
-            parents={"model": made_from["model"]},
-            releases={name: digest for name, digest in made_from.items() if name != "model"},
+            parents={role: made_from[role] for role in ROLES if role in made_from},
+            releases={name: digest for name, digest in made_from.items() if name not in ROLES},
             config=as_settings(config),
             seed=config.seed,
             parameters=count_parameters(model),
@@ -132,29 +137,31 @@ def learn(model, batch: list[Example], blocks: torch.Tensor | None, pad: int, co
             logprobs = answer_logprobs(model, ids, prompts, mask)
         loss = language_model_loss(logprobs, mask, tokens)
         loss.backward()
-        metrics["loss"] += float(loss) * tokens / answer_tokens
+        metrics["loss"] += loss.item() * tokens / answer_tokens
     if blocks is not None:
         blocks = blocks.to(model.device)
         with autocast(config.precision, model.device):
             logprobs = sequence_logprobs(model, blocks)
         loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens)
         loss.backward()
-        metrics["pretraining_loss"] = float(loss) * tokens / logprobs.numel()
+        metrics["pretraining_loss"] = loss.item() * tokens / logprobs.numel()
     return metrics
 
 
 class EpochJudge:
     """Scores an epoch's answers to validation prompts with a reward model, and keeps the best epoch's weights."""
 
-    def __init__(self, workspace: Workspace, config: SftConfig, chat: Chat):
+    def __init__(self, workspace: Workspace, config: SftConfig, chat: Chat, limit: int):
         assert config.reward_model is not None
-        self.scorer = load_scalar(workspace.find_model(config.reward_model))
+        source = workspace.find_model(config.reward_model)
+        self.scorer = load_scalar(source)
         self.chat, self.seed = chat, config.seed
         release = find_release(workspace, "prompts", None, split="valid")
-        prompts, _ = read_prompts(release, chat, config.max_tokens // 2)
+        self.made_from = {"reward_model": lineage(source), release.name: release.sha256}
+        prompts, _ = read_prompts(release, chat, limit // 2)
         places = batch_places(len(prompts), min(JUDGED, len(prompts)), config.seed, 0)
         self.prompts = [prompts[place] for place in places]
-        self.longest = min(256, config.max_tokens // 2)
+        self.longest = min(256, limit // 2)
         self.best: dict | None = None
 
     def look(self, model, epoch: int) -> float:
