@@ -32,7 +32,7 @@ def sample(workspace: Workspace, config: SampleConfig, prompts: list[Prompt] | N
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    name = f"{config.model}@{model_hash(source)[:16]}"
+    name = model_id(workspace, config.model)
     total = Added()
     with _bar(config.model, len(prompts) * config.k) as advance:
         for start in range(0, len(prompts), CHUNK):
@@ -61,6 +61,11 @@ def sample(workspace: Workspace, config: SampleConfig, prompts: list[Prompt] | N
                 for index, episode in enumerate(row)
             )
     return total
+
+
+def model_id(workspace: Workspace, model: str) -> str:
+    """How completions name their model: its name and the hash of its weights."""
+    return f"{model}@{model_hash(workspace.find_model(model))[:16]}"
 
 
 def _bar(name: str, total: int):
