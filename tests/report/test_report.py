@@ -1,4 +1,5 @@
 import html
+import math
 import re
 from html.parser import HTMLParser
 
@@ -9,6 +10,7 @@ from preceptor.report import words
 from preceptor.report.build import render, write_report
 from preceptor.report.data import (
     Accuracy,
+    Agreement,
     Ancestor,
     Model,
     Point,
@@ -218,6 +220,13 @@ def test_the_reward_model_is_not_called_good_when_it_is_not():
     assert "not shown to see 1 of 2 flaws: wrong fact" in made
 
 
+def test_agreement_of_nobody_is_missing_not_drawn():
+    nobody = Interval(value=math.nan, low=0.0, high=1.0, n=0, clusters=0)
+    data = ReportData(workspace="w", created="d", agreement=[Agreement(group="All", rate=nobody)])
+    assert "No agreement" in render(ReportData.from_json(data.to_json()))
+    assert "<figure" not in render(data)
+
+
 def test_one_prompt_alone_and_infinite_ends_can_be_drawn():
     alone = Interval(value=3.0, low=-float("inf"), high=float("inf"), n=4, clusters=1)
     data = curve((0, 0), (1, 1))
@@ -226,7 +235,7 @@ def test_one_prompt_alone_and_infinite_ends_can_be_drawn():
     made = render(ReportData(**{**values, "overoptimisation": type(data.overoptimisation)(model="m", points=points)}))
     assert not re.search(r"\b(inf|nan)\b", re.sub(r"<style>.*?</style>", "", made, flags=re.S))
     assert "nan" not in " ".join(re.findall(r'[xy][12]?="([^"]*)"', made))
-    assert "one prompt: no interval" in made
+    assert "one group: no interval" in made
 
 
 def test_the_headline_figure_holds_the_numbers():

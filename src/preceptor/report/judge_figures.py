@@ -92,9 +92,10 @@ def reward_checks(data: ReportData) -> Figure | None:
 
 
 def agreement(data: ReportData) -> Figure | None:
-    if not data.agreement:
+    measured = [row for row in data.agreement if row.rate.n]
+    if not measured:
         return None
-    parts = [f"{row.group}: {share(row.rate)}" for row in data.agreement]
+    parts = [f"{row.group}: {share(row.rate)}" for row in measured]
     point = f"How often two people order a pair the same way. {'; '.join(parts)}."
     rows = [
         Row(
@@ -102,7 +103,7 @@ def agreement(data: ReportData) -> Figure | None:
             dots=[Dot(role="ppo-ptx", series="", interval=row.rate)],
             note=f"{row.rate.n:,} pairs",
         )
-        for row in data.agreement
+        for row in measured
     ]
     line = (PAPER_AGREEMENT, "72.6 = training labelers of the InstructGPT paper")
     axis = DotAxis(title="Pairs ranked the same way, %", scale=100, line=line)
@@ -112,7 +113,5 @@ def agreement(data: ReportData) -> Figure | None:
         point="How often two labelers order a pair the same way.",
         about=f"Tied pairs are left out. Bars are 95 % intervals. 50 % would be chance.{people}",
         columns=["Group", "Same order", "95 % interval", "n"],
-        rows=[
-            [row.group, percent(row.rate.value), span(row.rate, 100, 1), f"{row.rate.n:,}"] for row in data.agreement
-        ],
+        rows=[[row.group, percent(row.rate.value), span(row.rate, 100, 1), f"{row.rate.n:,}"] for row in measured],
     )

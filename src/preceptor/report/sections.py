@@ -231,7 +231,9 @@ def _agreement(data: ReportData) -> Section:
         title="Do labelers agree?",
         short="Agreement",
         figures=_present(judge_figures.agreement(data)),
-        missing=[] if data.agreement else ["No agreement: it needs prompts ranked by two labelers or more."],
+        missing=[]
+        if any(row.rate.n for row in data.agreement)
+        else ["No agreement: it needs prompts ranked by two labelers or more."],
     )
 
 

@@ -23,9 +23,9 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def span(interval: Interval, scale: float = 1.0, digits: int = 2) -> str:
-    """The ends, as in "61 to 69"; words when one prompt alone gave the number."""
+    """The ends, as in "61 to 69"; words when one cluster alone gave the number."""
     if interval.clusters == 1:
-        return "one prompt: no interval"
+        return "one group: no interval"
     return f"{number(scale * interval.low, digits)} to {number(scale * interval.high, digits)}"
 
 
@@ -47,7 +47,7 @@ def estimate(interval: Interval, unit: str) -> str:
     """An estimate in its unit; "share" is printed in percent."""
     if unit == "share":
         return share_with_n(interval)
-    return f"{number(interval.value, 3)} {unit} ({span(interval, 1, 3)}), {counted(interval)}"
+    return f"{number(interval.value, 3)} {unit} ({span(interval, 1, 3)}), n = {interval.n:,}"
 
 
 def duration(seconds: float) -> str:
@@ -93,7 +93,7 @@ def headline(data: ReportData) -> str:
     """The claim of the whole report, or what stands in the way of one."""
     row = main_row(data)
     if row is None:
-        return "No model has been compared with a baseline yet, so nothing is claimed here."
+        return "The model under test has not been compared with its baseline, so nothing is claimed here."
     end = f"95 % interval {span(row.win, 100, 1)}; {counted(row.win)}; judge: {row.judge}; decoding: {row.decoding}"
     text = f"{preference(data, row)} ({end})."
     others = [
@@ -128,11 +128,12 @@ def steps(data: ReportData) -> list[tuple[str, str]]:
     kinds = {ancestor.kind for ancestor in data.lineage}
     amount = f"{done.corpus_tokens:,} tokens of" if done.corpus_tokens else "plain"
     if done.base_given:
-        base = "A language model that was already trained on text is the start. It continues text; "
+        base = "A language model that was already trained on text is the start."
     else:
-        base = f"A model read {amount} text and learned to guess the next word. It continues text; "
+        base = f"A model read {amount} text and learned to guess the next word. It continues text; instructions are "
+        base += "only more text to it."
     made = {
-        "base": (base + "nobody has taught it to follow instructions.", done.base_given or "pretrain" in kinds),
+        "base": (base, done.base_given or "pretrain" in kinds),
         "sft": (_examples(done), done.demonstrations is not None or "sft" in kinds),
         "rankings": (_rankings(done, data.simulated), done.rankings is not None),
         "reward": (
@@ -179,9 +180,11 @@ def _rankings(done: Process, simulated: bool) -> str:
 def _reinforcement(done: Process) -> str:
     start = f"In {done.rl_steps:,} steps of trial and error the model" if done.rl_steps else "The model"
     beta = f" (β = {done.kl_coef:g})" if done.kl_coef else ""
-    penalty = ", with a penalty for moving far from its start" + beta if done.kl_coef != 0 else ", with no penalty"
+    penalty = ""
+    if done.kl_coef is not None:
+        penalty = f", with {'a' if done.kl_coef else 'no'} penalty for moving far from its start"
     ptx = " Plain text was mixed in so that it forgets less: this is the “ptx”." if done.ptx_coef else ""
-    return f"{start} was moved towards answers that score high{penalty}.{ptx}"
+    return f"{start} was moved towards answers that score high{penalty}{beta}.{ptx}"
 
 
 def _test(done: Process) -> str:

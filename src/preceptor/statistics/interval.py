@@ -32,16 +32,16 @@ class Interval:
         return Interval(value=1 - self.value, low=1 - self.high, high=1 - self.low, n=self.n, clusters=self.clusters)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; an infinite end is written as null."""
-        ends = {"low": self.low, "high": self.high}
-        shown = {name: end if math.isfinite(end) else None for name, end in ends.items()}
-        return {"value": self.value, **shown, "n": self.n, "clusters": self.clusters}
+        """Plain JSON; an infinite end, and a value of nothing (n = 0), is written as null."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        shown = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        return {**shown, "n": self.n, "clusters": self.clusters}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Interval":
-        low, high = data["low"], data["high"]
+        value, low, high = data["value"], data["low"], data["high"]
         return Interval(
-            value=data["value"],
+            value=math.nan if value is None else value,
             low=-math.inf if low is None else low,
             high=math.inf if high is None else high,
             n=data["n"],
