@@ -342,7 +342,7 @@ def _placed(
 
 def _labeler(record: Record, path: Path) -> Labeler:
     key = record.labeler_id or f"imported:{stem(path)}"
-    fields = {"simulated": key.startswith("model:")} | dict(record.labeler)
+    fields: dict[str, Any] = {"simulated": key.startswith("model:")} | dict(record.labeler)
     return Labeler(id=key, **fields)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from preceptor.intake.formats import Answer, BadRow, Format, Record, Records, Row, conversation, get, string, text
-from preceptor.types import SPLITS, Cohort, Source
+from preceptor.types import SPLITS, Cohort, FinishReason, Source
 
 PROMPT_FIELDS = {
     "user_id": (str, type(None)),
@@ -22,9 +22,15 @@ PROMPT_FIELDS = {
     "consent": (bool,),
     "meta": (dict,),
 }
-CHOICES = {"split": SPLITS, "source": get_args(Source), "cohort": get_args(Cohort)}
+CHOICES = {
+    "split": SPLITS,
+    "source": get_args(Source),
+    "cohort": get_args(Cohort),
+    "finish_reason": get_args(FinishReason),
+}
 JUDGEMENT_FIELDS = {"rubric": (str,), "seconds": (int, float, type(None))}
 LABELER_FIELDS = {"name": (str,), "cohort": (str,), "simulated": (bool,), "screening": (dict,)}
+SAMPLING_FIELDS = {"temperature": (int, float), "top_p": (int, float), "max_new_tokens": (int,), "seed": (int,)}
 ANSWER_FIELDS = {"id": (str,), "sampling": (dict,), "finish_reason": (str,)}
 
 
@@ -77,6 +83,12 @@ def _own(row: Row) -> Records:
     )
 
 
+def _fields_only(row: Row, known: Mapping[str, tuple[type, ...]], what: str) -> None:
+    if unknown := set(row) - set(known):
+        raise BadRow(f"{what} has {sorted(unknown)[0]!r}; known: {', '.join(known)}")
+    _fields(row, known)
+
+
 def _answers(row: Row) -> tuple[Answer, ...]:
     values = get(row, "answers")
     if not isinstance(values, Sequence) or isinstance(values, str):
@@ -88,7 +100,9 @@ def _answers(row: Row) -> tuple[Answer, ...]:
     for value, model in zip(values, models):
         if isinstance(value, Mapping):
             model = value.get("model_id", model)
-            answers.append(Answer(text=text(value, "text"), model=model, details=_fields(value, ANSWER_FIELDS)))
+            details = _fields(value, ANSWER_FIELDS)
+            _fields_only(details.get("sampling", {}), SAMPLING_FIELDS, "'sampling'")
+            answers.append(Answer(text=text(value, "text"), model=model, details=details))
         else:
             answers.append(Answer(text=string(value, "an answer"), model=model))
     return tuple(answers)

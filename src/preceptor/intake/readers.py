@@ -51,6 +51,11 @@ def read_records(
                 yield row.number, record
         except BadRow as error:
             raise UserError(f"{path}: row {row.number}: {error} (read as {chosen.name})") from error
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            raise UserError(
+                f"{path}: row {row.number}: its values do not have the shape of the format {chosen.name}; "
+                "mend the row or name another with --format"
+            ) from error
 
 
 def named(name: str) -> Format:
