@@ -10,7 +10,7 @@ from preceptor.intake.releases import freeze, read_corpus, read_release, release
 from preceptor.store import Workspace
 from preceptor.text.batches import Blocks, cached_ids, encode_corpus
 from preceptor.text.chat import Chat
-from preceptor.types import Message, Release
+from preceptor.types import Message, Ranking, Release, content_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,17 @@ def read_rankings(release: Release, chat: Chat, max_tokens: int) -> tuple[list[R
     if not ranked:
         raise UserError(f"release {release.name}: no ranking whose answers have at most {max_tokens} tokens")
     return ranked, left_out
+
+
+def read_judgements(release: Release) -> list[Ranking]:
+    """The release's rankings as people gave them. An answer is known by its prompt and text, so that labelers who saw
+    the same answers meet; equal texts in one ranking are told apart by their order."""
+    rankings = []
+    for row in read_release(release):
+        texts = row["answers"]
+        ids = [content_id("c", row["prompt_id"], text, texts[:place].count(text)) for place, text in enumerate(texts)]
+        rankings.append(Ranking.of(row["prompt_id"], row["labeler_id"], tuple(ids), tuple(row["ranks"])))
+    return rankings
 
 
 def read_prompts(release: Release, chat: Chat, max_tokens: int) -> tuple[list[list[int]], int]:

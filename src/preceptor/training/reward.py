@@ -22,10 +22,17 @@ from preceptor.statistics.reliability import labeler_weights
 from preceptor.store import Workspace
 from preceptor.text.batches import by_length, epoch_places, pad_right
 from preceptor.text.chat import Chat
-from preceptor.training.data import RankedPrompt, find_release, read_examples, read_rankings, split_held_out
+from preceptor.training.data import (
+    RankedPrompt,
+    find_release,
+    read_examples,
+    read_judgements,
+    read_rankings,
+    split_held_out,
+)
 from preceptor.training.optim import Optimizers, autocast, cosine
 from preceptor.training.run import Run, console
-from preceptor.types import Episode, ModelCard
+from preceptor.types import Episode, ModelCard, Release
 
 SCORED = 64  # rows per forward pass without gradient
 
@@ -43,13 +50,16 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
     if not any(ranking.pairs for ranking in train):
         raise UserError(f"release {release.name}: every ranking is all ties; a reward model needs a preference")
     if config.labeler_weights:
-        train = weighted(workspace, train)
+        train = weighted(release, train)
+    demonstrations = freeze_demonstrations(workspace, config)
 
     torch.manual_seed(config.seed)
     model = scalar_from_policy(source, config.seed)
     optimizers = Optimizers(model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay)
     total = config.epochs * math.ceil(len(train) / config.batch)
     made_from = {"model": lineage(source), release.name: release.sha256}
+    if demonstrations is not None:
+        made_from[demonstrations.name] = demonstrations.sha256
 
     with Run(workspace, "reward", config, made_from, total) as run:
         if run.state:
@@ -69,12 +79,13 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
         if held_out:
             correct, pairs = ranking_accuracy(model, held_out, chat.pad)
             measured |= {"held_out_accuracy": correct / max(pairs, 1), "held_out_pairs": float(pairs)}
-        centre_on_demonstrations(workspace, model, chat, config)
+        if demonstrations is not None:
+            centre_on_demonstrations(model, demonstrations, chat, limit)
         card = ModelCard(
             name=config.output,
             stage="reward",
             parents={"model": made_from["model"]},
-            releases={release.name: release.sha256},
+            releases={name: digest for name, digest in made_from.items() if name != "model"},
             config=as_settings(config),
             seed=config.seed,
             parameters=count_parameters(model),
@@ -124,21 +135,23 @@ def pair_places(rankings: Sequence[RankedPrompt], device) -> tuple[Tensor, Tenso
     )
 
 
-def weighted(workspace: Workspace, rankings: list[RankedPrompt]) -> list[RankedPrompt]:
-    """The rankings, each with its labeler's estimated reliability (mean 1) as weight."""
-    weights = labeler_weights([ranking for ranking, _ in workspace.store.rankings()])
+def weighted(release: Release, rankings: list[RankedPrompt]) -> list[RankedPrompt]:
+    """The rankings, each with its labeler's reliability (mean 1 over labelers), estimated on the release, as weight."""
+    weights = labeler_weights(read_judgements(release))
     return [RankedPrompt(r.prompt, r.answers, r.pairs, r.labeler_id, weights.get(r.labeler_id, 1.0)) for r in rankings]
 
 
-def centre_on_demonstrations(workspace: Workspace, model, chat: Chat, config: RewardConfig) -> None:
-    """Set the model's bias so that the demonstrations of the database score 0 on average."""
-    from preceptor.intake.releases import freeze
+def freeze_demonstrations(workspace: Workspace, config: RewardConfig) -> Release | None:
+    """The demonstrations on which scores will be centred, frozen before training; None where there are none."""
+    if next(workspace.store.demonstrations(split="train"), None) is None:
+        console.print(f"{config.output}: no demonstrations to train on, so scores will not be centred on them")
+        return None
+    return find_release(workspace, "demonstrations", None)
 
-    if not workspace.store.counts()["demonstrations"]:
-        console.print(f"{config.output}: no demonstrations in the database, so scores are not centred on them")
-        return
-    release = freeze(workspace, "demonstrations")
-    examples, _ = read_examples(release, chat, config.max_tokens)
+
+def centre_on_demonstrations(model, release: Release, chat: Chat, max_tokens: int) -> None:
+    """Set the model's bias so that the release's demonstrations score 0 on average."""
+    examples, _ = read_examples(release, chat, max_tokens)
     setattr(model.config, BIAS, 0.0)
     scores = score_rows(model, [example.tokens for example in examples], chat.pad)
     setattr(model.config, BIAS, -float(scores.mean()))
