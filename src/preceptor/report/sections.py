@@ -226,14 +226,13 @@ def _reward_model(data: ReportData) -> Section:
 
 
 def _agreement(data: ReportData) -> Section:
+    figure = judge_figures.agreement(data)
     return Section(
         id="agree",
         title="Do labelers agree?",
         short="Agreement",
-        figures=_present(judge_figures.agreement(data)),
-        missing=[]
-        if any(row.rate.n for row in data.agreement)
-        else ["No agreement: it needs prompts ranked by two labelers or more."],
+        figures=_present(figure),
+        missing=[] if figure else ["No agreement: it needs prompts ranked by two labelers or more."],
     )
 
 
