@@ -18,9 +18,9 @@ def read_text(path: Path) -> str:
     """The whole file as UTF-8 text; a name that ends in .gz is unpacked."""
     try:
         if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
                 return stream.read()
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:

@@ -1,0 +1,68 @@
+"""What an evaluation hands back: a figure, its interval, what it rests on, and why it is absent when it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from preceptor.statistics.interval import Interval
+from preceptor.statistics.preference import mean_interval, rate_interval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One number of one task. `missing` counts items whose score could not be had; they are in no average.
+
+    `interval` is None when nothing could be scored. `note` is a limitation to print beside the number.
+    """
+
+    metric: str
+    interval: Interval | None
+    missing: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """A figure with its provenance. Where it was not measured, `value` is None and `not_measured` says why."""
+
+    name: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    missing: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    task_hash: str = ""
+    model: str = ""
+    model_hash: str = ""
+    not_measured: str = ""
+    note: str = ""
+    examples: Sequence[Mapping[str, Any]] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "TaskResult":
+        return TaskResult(**data)
+
+
+def rate(metric: str, hits: Sequence[bool | None], clusters: Sequence[Any] | None = None, note: str = "") -> Figure:
+    """A share of yes. None is a missing verdict: left out and counted."""
+    return _figure(metric, hits, clusters, note, rate_interval)
+
+
+def mean(metric: str, values: Sequence[float | None], clusters: Sequence[Any] | None = None, note: str = "") -> Figure:
+    """A mean. None is a missing score: left out and counted."""
+    return _figure(metric, values, clusters, note, mean_interval)
+
+
+def _figure(metric, values, clusters, note, interval) -> Figure:
+    kept = [place for place, value in enumerate(values) if value is not None]
+    missing = len(values) - len(kept)
+    if not kept:
+        return Figure(metric=metric, interval=None, missing=missing, note=note)
+    groups = None if clusters is None else [clusters[place] for place in kept]
+    found = interval([float(values[place]) for place in kept], groups)
+    return Figure(metric=metric, interval=found, missing=missing, note=note)
