@@ -305,6 +305,34 @@ class PpoConfig(StageConfig):
     """Gradients are scaled down to this norm."""
 
 
+TABLES: dict[str, type] = {
+    "pretrain": PretrainConfig,
+    "sft": SftConfig,
+    "sample": SampleConfig,
+    "reward": RewardConfig,
+    "ppo": PpoConfig,
+}
+PLAIN_KEYS = ("base", "database")  # keys of `preceptor.toml` outside its tables
+
+
+def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """The tables of a `preceptor.toml`, every key checked. Raises UserError that names the nearest right key."""
+    known = [*PLAIN_KEYS, *TABLES]
+    tables: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+            raise UserError(f"{where}: unknown key {key!r}{hint}")
+        if key in TABLES:
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: {key} is a table of settings; write [{key}] and its keys below")
+            tables[key] = settings_of(TABLES[key], value, f"{where} [{key}]")
+        elif not isinstance(value, str):
+            raise UserError(f"{where}: {key} is {value!r}; it takes a text in quotes")
+    return tables
+
+
 def settings_of(cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The entries of a `preceptor.toml` table, checked against the fields of a stage's dataclass.
 

@@ -1,16 +1,14 @@
 """A workspace: one folder with settings, database, frozen data, models, runs and reports."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from preceptor.errors import UserError
+from preceptor.store.folder import SETTINGS, find_root, read_settings
 from preceptor.store.store import Store
-
-SETTINGS = "preceptor.toml"
 
 
 class Workspace:
@@ -39,19 +37,17 @@ class Workspace:
     @staticmethod
     def find(start: Path | str = ".") -> "Workspace":
         """The workspace that `start` is in: the nearest folder upward that has a `preceptor.toml`."""
-        start = Path(start).resolve()
-        for folder in (start, *start.parents):
-            if (folder / SETTINGS).is_file():
-                return Workspace(folder)
-        raise UserError(f"{start} is in no workspace; run: preceptor init DIR, or name one with --workspace DIR")
+        root = find_root(start)
+        if root is None:
+            raise UserError(
+                f"{Path(start).resolve()} is in no workspace; run: preceptor init DIR, or name one with --workspace DIR"
+            )
+        return Workspace(root)
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """What `preceptor.toml` says, as nested dictionaries."""
-        try:
-            return tomllib.loads((self.root / SETTINGS).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.root / SETTINGS}: {error}") from error
+        return read_settings(self.root)
 
     @cached_property
     def store(self) -> Store:

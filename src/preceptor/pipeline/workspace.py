@@ -1,0 +1,186 @@
+"""What one does with a workspace as a whole: make it, look at it, report on it, take a model out."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from preceptor import __version__
+from preceptor.errors import UserError
+from preceptor.pipeline.lineage import lineage, training_curves
+from preceptor.report.build import write_report
+from preceptor.report.data import Agreement, Loss, Model, NotMeasured, Process, ReportData
+from preceptor.statistics.agreement import pairwise_agreement
+from preceptor.statistics.interval import Interval
+from preceptor.store import Workspace
+
+TINY_SETTINGS = """\
+# Settings that differ from the defaults; `preceptor STAGE --help` lists them all.
+# These suit the tiny model that `preceptor pretrain` makes from your corpus.
+base = "base"
+
+[sft]
+epochs = 6
+lr = 1e-3
+mix = 0.3
+
+[reward]
+batch = 8
+lr = 1e-3
+matrix_lr = 0.01
+
+[ppo]
+steps = 40
+batch = 256
+lr = 4e-4
+value_lr = 5e-4
+kl_coef = 0.1
+ptx_coef = 1.0
+"""
+
+
+def make_workspace(directory: Path, base: str) -> Path:
+    """Make the folder; `base` is a model folder, a hub name or `tiny`. Returns the folder."""
+    if base == "tiny":
+        return Workspace.create(directory, TINY_SETTINGS).root
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} is no model folder: it has no config.json")
+        base = str(folder.resolve())
+    elif base.startswith((".", "/", "~")) or base.count("/") > 1:
+        raise UserError(f"there is no folder {base}; name a model folder, a hub name such as owner/model, or tiny")
+    text = "# Settings that differ from the defaults; `preceptor STAGE --help` lists them all.\n"
+    return Workspace.create(directory, f"{text}base = {json.dumps(base)}\n").root
+
+
+def status_of(workspace: Workspace) -> dict[str, Any]:
+    """Counts, models, releases and the next step."""
+    store = workspace.store
+    counts = store.counts()
+    cards = {name: workspace.model(name) / "preceptor.json" for name in workspace.models()}
+    stages = {name: json.loads(path.read_text())["stage"] if path.is_file() else "" for name, path in cards.items()}
+    kept = ("prompts", "demonstrations", "completions", "rankings", "ratings", "labelers")
+    return {
+        "workspace": str(workspace.root),
+        "base": workspace.settings.get("base", ""),
+        "counts": {name: counts[name] for name in kept},
+        "corpora": {c["name"]: c["documents"] for c in store.corpora()},
+        "models": stages,
+        "releases": {release.name: release.rows for release in store.releases()},
+        "next": next_step(workspace, counts, set(stages.values())),
+    }
+
+
+def next_step(workspace: Workspace, counts: dict[str, int], stages: set[str]) -> str:
+    """The first step of the journey that has not been taken."""
+    base = workspace.settings.get("base", "")
+    missing_base = base == "base" and not (workspace.model(base) / "config.json").is_file()
+    if missing_base and not counts["corpora"]:
+        return "preceptor import corpus FILE...   (text for the base model)"
+    if missing_base:
+        return "preceptor pretrain"
+    if not counts["demonstrations"]:
+        return "preceptor import demonstrations FILE..., or have them written: preceptor web"
+    if "sft" not in stages:
+        return "preceptor sft"
+    if not counts["rankings"]:
+        return "preceptor sample --model sft, then have the answers ranked: preceptor web"
+    if "reward" not in stages:
+        return "preceptor reward"
+    if not stages & {"ppo", "ppo-ptx"}:
+        return "preceptor ppo --ptx-coef 1"
+    return "preceptor report, preceptor chat MODEL, and a second round: sample from the new model and rank again"
+
+
+def status_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"workspace  {found['workspace']}", f"base       {found['base'] or 'none'}", ""]
+    lines += [f"  {count:>9,}  {name}" for name, count in found["counts"].items()]
+    lines += [f"  {count:>9,}  documents in the corpus {name}" for name, count in found["corpora"].items()]
+    lines += ["", "models"] + [f"  {name:<24} {stage}" for name, stage in found["models"].items()]
+    lines += ["", "releases"] + [f"  {name:<40} {rows:>9,} rows" for name, rows in found["releases"].items()]
+    return [*lines, "", f"next: {found['next']}"]
+
+
+def write_workspace_report(workspace: Workspace) -> Path:
+    """The report of what the workspace holds: `reports/report.html`, or the demo's own page in a demo's folder."""
+    kept = workspace.root / "reports" / "report.json"
+    if (workspace.root / "demo.json").is_file() and kept.is_file():
+        return write_report(ReportData.from_json(kept.read_text(encoding="utf-8")), workspace.root / "report.html")
+    store = workspace.store
+    counts = store.counts()
+    rankings = [ranking for ranking, _ in store.rankings()]
+    ancestors = lineage(workspace)
+    roles = {"pretrain": "base", "sft": "sft", "ppo": "ppo", "ppo-ptx": "ppo-ptx"}
+    models = [a for a in ancestors if a.kind in roles]
+    cards = {a.name: json.loads((workspace.model(a.name) / "preceptor.json").read_text()) for a in models}
+    newest = next((a.name for a in reversed(models) if a.kind.startswith("ppo")), "")
+    baseline = next((a.name for a in models if a.kind == "sft" and not a.name.endswith("-reference")), "")
+    cohorts = {labeler.id: labeler.cohort for labeler in store.labelers()}
+    sizes = [len(ranking.ranks) for ranking in rankings]
+    return write_report(
+        ReportData(
+            workspace=workspace.root.name,
+            created=datetime.now(UTC).isoformat(timespec="minutes"),
+            version=__version__,
+            main=newest,
+            baseline=baseline,
+            process=Process(
+                base_given=not any(a.kind == "pretrain" for a in ancestors),
+                demonstrations=counts["demonstrations"] or None,
+                rankings=len(rankings) or None,
+                comparisons=sum(len(ranking.comparisons()) for ranking in rankings) or None,
+                labelers=len({ranking.labeler_id for ranking in rankings}) or None,
+                k_smallest=min(sizes, default=None),
+                k_largest=max(sizes, default=None),
+            ),
+            models=[
+                Model(name=a.name, role=roles[a.kind], label=a.name, parameters=a.parameters)  # type: ignore[arg-type]
+                for a in models
+            ],
+            training=training_curves(workspace),
+            losses=[
+                Loss(model=name, loss=_point(card["metrics"]["pretraining_loss"]))
+                for name, card in cards.items()
+                if "pretraining_loss" in card["metrics"]
+            ],
+            agreement=[
+                Agreement(group=f"{cohort} labelers", rate=rate)
+                for cohort in ("training", "held-out")
+                for rate in [_agreement([r for r in rankings if cohorts[r.labeler_id] == cohort])]
+                if rate is not None
+            ],
+            lineage=ancestors,
+            limits=["No win rates were measured in this workspace, so nothing here says that a model is better."],
+            not_measured=[NotMeasured(what="Win rates", why="no comparison of two models has been judged")],
+        ),
+        workspace.root / "reports" / "report.html",
+    )
+
+
+def _point(value: float) -> Interval:
+    """A number that was stored without its spread."""
+    return Interval(value=value, low=float("-inf"), high=float("inf"), n=1, clusters=1)
+
+
+def _agreement(rankings) -> Interval | None:
+    found = pairwise_agreement(rankings)
+    if not found.pairs:
+        return None
+    return Interval(value=found.value, low=found.low, high=found.high, n=found.pairs, clusters=found.items)
+
+
+def export_model(workspace: Workspace, name: str, directory: Path) -> Path:
+    """Copy a model folder; an existing folder is refused, and a copy that fails leaves nothing."""
+    source = workspace.find_model(name)
+    if directory.exists():
+        raise UserError(f"{directory} exists; name a folder that does not")
+    new = directory.with_name(f".{directory.name}.new")
+    try:
+        shutil.copytree(source, new)
+        new.rename(directory)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise UserError(f"cannot write {directory}: {error.strerror or error}; nothing was kept") from error
+    return directory
