@@ -1,0 +1,58 @@
+"""`preceptor serve`: run the API until a signal, then finish what was begun."""
+
+import signal
+import socket
+from contextlib import suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from preceptor.errors import UserError
+from preceptor.serving.app import create_app
+from preceptor.serving.settings import ServeConfig
+from preceptor.store import Workspace
+
+
+def serve(workspace: Workspace, config: ServeConfig | None = None) -> None:
+    """Serve the workspace's models. Returns after SIGTERM or Ctrl-C, when running answers are finished.
+
+    Raises UserError where the address cannot be used.
+    """
+    config = config or ServeConfig()
+    run(create_app(workspace, config), config)
+
+
+def run(app: FastAPI, config: ServeConfig) -> None:
+    """Serve any app of ours: the labelling pages use this too."""
+    listener = listen(config.host, config.port)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"Preceptor serves on http://{shown}:{port} (Ctrl-C stops it)", flush=True)
+    if config.host not in ("127.0.0.1", "localhost", "::1"):
+        print("Others can reach this address, and it is not encrypted: put a proxy with TLS before it.", flush=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=config.drain_seconds,
+        )
+    )
+    # uvicorn drains at SIGTERM, then sends the signal again to whoever handled it before: that shall not kill us.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises UserError where the address is taken or not ours."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error

@@ -1,0 +1,259 @@
+"""One thread per model: it owns the running batch. Answers join between two steps and leave when done or unwanted."""
+
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from preceptor.errors import UserError
+from preceptor.models.logprobs import CHUNK, hidden_states, project
+from preceptor.rollout.batch import RunningBatch
+from preceptor.serving.answer import Answer, Inbox, Piece, deliver
+
+log = logging.getLogger("preceptor.serving")
+
+COLUMNS = 512  # tokens per row the cache starts with; it grows when longer rows come
+MEMORY = 0.9  # of the running mean of seconds per answer
+
+
+class Busy(Exception):
+    """The queue is full. `seconds`: about how long until there is room."""
+
+    def __init__(self, seconds: float):
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Closed(Exception):
+    """The worker takes no more work."""
+
+
+class Broken(Exception):
+    """The model failed on this request."""
+
+
+@dataclass(slots=True, eq=False)
+class Score:
+    """Texts whose tokens' log-probabilities are wanted, with the `top` likeliest tokens of each place."""
+
+    texts: Sequence[Sequence[int]]
+    top: int
+    result: Future
+    done: list[list[tuple[float, list]]] = field(default_factory=list)
+
+
+class Worker:
+    """Decodes the answers of one model.
+
+    `rows` answers at once share each step; `queue` more may wait. All methods may be called from any thread; pieces
+    arrive in each answer's inbox.
+    """
+
+    def __init__(self, name: str, model: PreTrainedModel, pad: int, *, rows: int, queue: int, context: int):
+        self.name, self.model, self.pad, self.rows, self.queue = name, model, pad, rows, queue
+        self.columns = min(COLUMNS, context) + 1
+        self.changed = threading.Condition()
+        self.waiting: deque[Answer] = deque()
+        self.scores: deque[Score] = deque()
+        self.unwanted: list[Answer] = []
+        self.active: dict[int, Answer] = {}  # id of a row -> its answer
+        self.closing = False
+        self.tokens_drawn = 0
+        self.answer_seconds = 1.0
+        self.joined_at: dict[int, float] = {}
+        self.thread = threading.Thread(target=self._run, name=f"serve {name}", daemon=True)
+        self.thread.start()
+
+    # -- from any thread ------------------------------------------------------------------------------------
+
+    def submit(self, answers: Sequence[Answer]) -> None:
+        """Queue answers, all or none. Raises Busy when there is no room, Closed after `close`."""
+        with self.changed:
+            self._check(len(answers))
+            self.waiting.extend(answers)
+            self.changed.notify()
+
+    def score(self, texts: Sequence[Sequence[int]], top: int) -> Future:
+        """A future with `score_tokens` of each text; one text a step, so that answers go on meanwhile.
+
+        Raises Busy and Closed as `submit` does.
+        """
+        work = Score(texts, top, Future())
+        with self.changed:
+            self._check(1)
+            self.scores.append(work)
+            self.changed.notify()
+        return work.result
+
+    def cancel(self, answers: Sequence[Answer]) -> None:
+        """Nobody wants these any more: their rows are free before the next step."""
+        with self.changed:
+            self.unwanted += [answer for answer in answers if not answer.finished]
+            self.changed.notify()
+
+    def close(self) -> None:
+        """Finish what was taken, then end the thread."""
+        with self.changed:
+            self.closing = True
+            self.changed.notify()
+        self.thread.join()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Answers that decode, answers and scores that wait."""
+        return len(self.active), len(self.waiting) + len(self.scores)
+
+    def _check(self, count: int) -> None:
+        if self.closing:
+            raise Closed
+        waiting = len(self.waiting) + len(self.scores)
+        if waiting + count > self.queue + self.rows - len(self.active):
+            raise Busy(min(60.0, self.answer_seconds * (1 + waiting / self.rows)))
+
+    # -- the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        batch = self._new_batch()
+        while True:
+            with self.changed:
+                while not (self.waiting or self.scores or self.unwanted or self.active or self.closing):
+                    self.changed.wait()
+                gone, self.unwanted = self.unwanted, []
+                wanted = {id(answer) for answer in gone}
+                if gone:
+                    self.waiting = deque(answer for answer in self.waiting if id(answer) not in wanted)
+                if self.closing and not (self.waiting or self.scores or self.active):
+                    return
+                room = self.rows - len(self.active) + sum(id(answer.row) in self.active for answer in gone)
+                joining = [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]
+                score = self.scores.popleft() if self.scores else None
+                for answer in joining:
+                    self.active[id(answer.row)] = answer
+            if score is not None:
+                self._score(score)
+            try:
+                self._drop(batch, gone)
+                self._join(batch, joining)
+                if self.active:
+                    self._step(batch)
+            except Exception as error:
+                _log(f"model {self.name}: a step failed", error)
+                self._fail(list(self.active.values()), Broken("the model failed; the request was not finished"))
+                batch = self._new_batch()
+            if not self.active and batch.cache.columns > self.columns:
+                batch = self._new_batch()  # gives back the memory that long rows took
+
+    def _new_batch(self) -> RunningBatch:
+        return RunningBatch(self.model, self.pad, self.rows, self.columns)
+
+    def _drop(self, batch: RunningBatch, gone: Sequence[Answer]) -> None:
+        rows = [answer.row for answer in gone if self._forget(answer)]
+        if rows:
+            batch.drop(rows)
+
+    def _forget(self, answer: Answer) -> bool:
+        self.joined_at.pop(id(answer.row), None)
+        return self.active.pop(id(answer.row), None) is not None
+
+    def _join(self, batch: RunningBatch, joining: Sequence[Answer]) -> None:
+        if not joining:
+            return
+        try:
+            batch.join([answer.row for answer in joining])
+        except UserError as error:  # raised before the batch is touched
+            self._fail(joining, error)
+            return
+        now = time.monotonic()
+        self.joined_at |= {id(answer.row): now for answer in joining}
+
+    def _fail(self, answers: Sequence[Answer], error: Exception) -> None:
+        for answer in answers:
+            self._forget(answer)
+            answer.finished = True
+        deliver([(answer.inbox, Piece(answer.index, error=error)) for answer in answers])
+
+    def _step(self, batch: RunningBatch) -> None:
+        asked = [
+            (place, self.active[id(row)])
+            for place, row in enumerate(batch.rows)
+            if id(row) in self.active and self.active[id(row)].top is not None
+        ]
+        before = batch.logits[[place for place, _ in asked]] if asked else None
+        batch.step()
+        likely: dict[int, tuple[float, list]] = {}
+        if before is not None:
+            chosen = torch.tensor([answer.row.tokens[-1] for _, answer in asked], device=before.device)
+            tops = [answer.top or 0 for _, answer in asked]
+            likely = {id(answer): one for (_, answer), one in zip(asked, likelihoods(before, chosen, tops))}
+        news: list[tuple[Inbox, Piece]] = []
+        stopped = []
+        for answer in list(self.active.values()):
+            self.tokens_drawn += 1
+            logprob, top = likely.get(id(answer), (0.0, ()))
+            piece = answer.push(answer.row.tokens[-1], answer.row.finish_reason, logprob, top)
+            if piece is None:
+                continue
+            news.append((answer.inbox, piece))
+            if piece.finish:
+                taken = time.monotonic() - self.joined_at.get(id(answer.row), time.monotonic())
+                self.answer_seconds = MEMORY * self.answer_seconds + (1 - MEMORY) * taken
+                if answer.row.finish_reason is None:
+                    stopped.append(answer)  # by a stop text, of which the batch knows nothing
+                else:
+                    self._forget(answer)
+        if news:
+            deliver(news)
+        self._drop(batch, stopped)
+
+    def _score(self, score: Score) -> None:
+        """The next text of a score; it goes back to the front of its queue while texts are left."""
+        if score.result.cancelled():
+            return
+        try:
+            score.done.append(score_tokens(self.model, score.texts[len(score.done)], score.top))
+        except Exception as error:
+            _log(f"model {self.name}: scoring failed", error)
+            if score.result.set_running_or_notify_cancel():
+                score.result.set_exception(Broken("the model failed; the request was not finished"))
+            return
+        if len(score.done) < len(score.texts):
+            with self.changed:
+                self.scores.appendleft(score)
+        elif score.result.set_running_or_notify_cancel():
+            score.result.set_result(score.done)
+
+
+@torch.inference_mode()
+def score_tokens(model: PreTrainedModel, tokens: Sequence[int], top: int) -> list[tuple[float, list]]:
+    """For tokens 2, 3, ...: the log-probability in nats given those before, and the `top` likeliest with theirs."""
+    ids = torch.tensor([list(tokens)], device=model.device)
+    hidden = hidden_states(model, ids)[0, :-1]
+    size = max(1, CHUNK // model.config.get_text_config().vocab_size)
+    out = []
+    for states, targets in zip(hidden.split(size), ids[0, 1:].split(size)):
+        out += likelihoods(project(model, states), targets, [top] * len(targets))
+    return out
+
+
+@torch.inference_mode()
+def likelihoods(logits: Tensor, chosen: Tensor, tops: Sequence[int]) -> list[tuple[float, list]]:
+    """Per row of logits [R, V]: the log-probability of `chosen` [R] at temperature 1, and the likeliest tokens."""
+    logprobs = torch.log_softmax(logits.float(), -1)
+    own = logprobs.gather(-1, chosen[:, None])[:, 0].tolist()
+    values, ids = logprobs.topk(min(max(tops), logprobs.shape[-1]), -1)
+    rows = zip(own, ids.tolist(), values.tolist(), tops)
+    return [(logprob, list(zip(tokens[:top], nats[:top]))) for logprob, tokens, nats, top in rows]
+
+
+def _log(what: str, error: Exception) -> None:
+    """The kind of the error and where it happened, without its message, which may hold words of a prompt."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s: %s\n%s", what, type(error).__name__, where)
