@@ -1,0 +1,153 @@
+"""What alignment cost: public tasks before and after, greedy, cut at the first newline, with and without examples.
+
+Report it for PPO and PPO-ptx side by side. The formats are in `tax_sets.py`.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from preceptor.evaluation import scorers
+from preceptor.evaluation.reading import read_text
+from preceptor.evaluation.results import Figure, mean, rate
+from preceptor.evaluation.subject import Subject
+from preceptor.evaluation.tax_sets import Format, Item
+from preceptor.statistics.interval import Interval
+
+
+def split_examples(items: Sequence[Item], shots: int, limit: int | None, seed: int) -> tuple[list[Item], list[Item]]:
+    """(few-shot examples, items to ask). Examples come from other passages than any item that is asked.
+
+    The local files hold no training part, so examples are set aside from the same file, and never asked; with
+    `shots` 0 the same ones are set aside, so that both runs ask the same items.
+    """
+    order = list(items)
+    random.Random(seed).shuffle(order)
+    examples: list[Item] = []
+    groups: set[str] = set()
+    for item in order:
+        if len(examples) == shots:
+            break
+        if item.group not in groups and item.answer:
+            examples.append(item)
+            groups.add(item.group)
+    asked = [item for item in order if item.group not in groups]
+    return examples, asked[:limit]
+
+
+def prompt(form: Format, examples: Sequence[Item], item: Item) -> str:
+    """Header, examples with their answers, query."""
+    shown = [f"{example.query} {example.answer}" for example in examples]
+    return form.header + form.between.join([*shown, item.query])
+
+
+def figures(
+    subject: Subject, form: Format, items: Sequence[Item], *, few: bool, limit: int | None = None, seed: int = 0
+) -> tuple[list[Figure], list[dict[str, str]]]:
+    """The metric of a task over at most `limit` items, and what was asked and said for each. F1 as shares 0 to 1."""
+    examples, asked = split_examples(items, form.shots, limit, seed)
+    prompts = [prompt(form, examples if few else (), item) for item in asked]
+    if form.metric == "choice":
+        return _choose(subject, prompts, asked)
+    said = subject.generate(prompts, max_new_tokens=form.max_new_tokens, stop=("\n",))
+    said = [scorers.first_line(text) for text in said]
+    groups = [item.group for item in asked]
+    shown = [
+        {"prompt": text, "answer": answer, "expected": str(item.references)}
+        for text, answer, item in zip(prompts, said, asked)
+    ]
+    return _score(form, asked, said, groups), shown
+
+
+def _choose(subject, prompts, asked) -> tuple[list[Figure], list[dict[str, str]]]:
+    scores = iter(
+        subject.loglikelihood([(p, f" {choice}") for p, item in zip(prompts, asked) for choice in item.choices])
+    )
+    picks = [scorers.best_choice([next(scores) for _ in item.choices]) for item in asked]
+    hits = [pick == item.gold for pick, item in zip(picks, asked)]
+    shown = [
+        {"prompt": text, "answer": item.choices[pick], "expected": item.choices[item.gold]}
+        for text, pick, item in zip(prompts, picks, asked)
+    ]
+    return [rate("accuracy", hits, [item.group for item in asked])], shown
+
+
+def _score(form: Format, asked: Sequence[Item], said: Sequence[str], groups: Sequence[str]) -> list[Figure]:
+    pairs = list(zip(said, asked))
+    if form.metric == "squad":
+        both = [scorers.squad(text, item.references) for text, item in pairs]
+        return [mean("F1", [f1 for _, f1 in both], groups), rate("exact match", [em == 1 for em, _ in both], groups)]
+    if form.metric == "quac":
+        return [mean("F1", [scorers.quac_f1(text, item.references) for text, item in pairs], groups)]
+    if form.metric == "drop":
+        spans = [[(r,) if isinstance(r, str) else r for r in item.references] for item in asked]
+        both = [scorers.drop(text, answers) for text, answers in zip(said, spans)]
+        return [mean("F1", [f1 for _, f1 in both], groups), rate("exact match", [em == 1 for em, _ in both], groups)]
+    if form.metric == "rouge":
+        score = scorers.rouge_scorer("rougeL")
+        return [mean("ROUGE-L", [score(text, item.references[0]) for text, item in pairs], groups)]
+    if form.metric == "noun":
+        return [
+            rate("accuracy", [same_noun(text, item.references[0]) == bool(item.gold) for text, item in pairs], groups)
+        ]
+    return [_bleu(said, [item.references for item in asked])]
+
+
+def same_noun(said: str, noun: str) -> bool:
+    """WSC as the paper scores it: True when one of the two normalised nouns holds the other."""
+    left, right = scorers.normalise(said), scorers.normalise(noun)
+    return bool(left) and (left in right or right in left)
+
+
+def _bleu(said: Sequence[str], references: Sequence[Sequence[str]], resamples: int = 1000, seed: int = 0) -> Figure:
+    """Corpus BLEU is no mean of sentences, so its percentile bootstrap resamples the sentences' n-gram counts."""
+    counts = scorers.bleu_counts(said, references)
+    drawn = np.random.default_rng(seed).integers(0, len(counts), size=(resamples, len(counts)))
+    low, high = np.quantile(scorers.bleu_of_counts(counts[drawn].sum(axis=1)), (0.025, 0.975))
+    value = scorers.bleu(said, references)
+    interval = Interval(value=value, low=float(low), high=float(high), n=len(said), clusters=len(said))
+    return Figure(metric="BLEU", interval=interval)
+
+
+def perplexity_figures(
+    subject: Subject, path: Path, *, window: int = 1500, limit: int | None = None, seed: int = 0
+) -> list[Figure]:
+    """Held-out loss in nats per token, and per byte, over pieces of about `window` letters cut between lines.
+
+    Each piece is scored on its own, with nothing before it. Per token, compare models of one tokenizer only; per byte
+    compares any. The perplexity is exp(nats per token). Intervals take a piece as one draw.
+    """
+    pieces = _pieces(read_text(path), window)
+    random.Random(seed).shuffle(pieces)
+    pieces = pieces[:limit]
+    scores = subject.loglikelihood([("", piece) for piece in pieces])
+    tokens = np.array([count for _, count in scores], dtype=float)
+    sizes = np.array([len(piece.encode()) for piece in pieces], dtype=float)
+    totals = np.array([-total for total, _ in scores])
+    per_token, per_byte = (
+        _ratio(name, totals, by) for name, by in (("nats per token", tokens), ("nats per byte", sizes))
+    )
+    found = per_token.interval
+    ends = {end: math.exp(min(700.0, getattr(found, end))) for end in ("value", "low", "high")}
+    perplexity = Interval(**ends, n=found.n, clusters=found.clusters)
+    return [per_token, per_byte, Figure(metric="perplexity", interval=perplexity)]
+
+
+def _ratio(metric: str, totals: np.ndarray, sizes: np.ndarray) -> Figure:
+    """Sum over sum; the interval is that of the mean of the linearised pieces (Taylor), centred on the ratio."""
+    value = float(totals.sum() / sizes.sum())
+    pseudo = value + (totals - value * sizes) / sizes.mean()
+    return mean(metric, list(pseudo))
+
+
+def _pieces(text: str, window: int) -> list[str]:
+    pieces, current = [], ""
+    for line in text.splitlines(keepends=True):
+        if current and len(current) + len(line) > window:
+            pieces.append(current)
+            current = ""
+        current += line
+    return [piece for piece in [*pieces, current] if piece.strip()]
