@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -84,7 +85,8 @@ def scalar_from_policy(source: str | Path, seed: int, device: torch.device | Non
     config = _config(source)
     _no_dropout(config)
     config.num_labels = 1
-    model = _from_pretrained(AutoModelForSequenceClassification, source, config)
+    heads = ("score.weight", "score.bias", "classifier.weight", "classifier.bias")
+    model = _from_pretrained(AutoModelForSequenceClassification, source, config, new=heads)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(f"{source}: its classification model ({type(model).__name__}) has no linear `score` head")
     generator = torch.Generator().manual_seed(seed)
@@ -121,7 +123,8 @@ def _no_dropout(config) -> None:
             setattr(config, name, 0.0)
 
 
-def _from_pretrained(kind, source: str | Path, config) -> PreTrainedModel:
+def _from_pretrained(kind, source: str | Path, config, new: tuple[str, ...] = ()) -> PreTrainedModel:
+    """The model with its weights. Only weights whose name ends with one of `new` may be absent, and start at random."""
     folder = Path(source)
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         pickled = next((path.name for path in folder.glob("*.bin")), None)
@@ -132,11 +135,23 @@ def _from_pretrained(kind, source: str | Path, config) -> PreTrainedModel:
             )
         raise UserError(f"{folder} has no model.safetensors")
     try:
-        return kind.from_pretrained(
-            str(source), config=config, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa"
+        model, report = kind.from_pretrained(
+            str(source),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load {source}: {_first_line(error)}") from error
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith(new))
+    if missing:
+        raise UserError(
+            f"{source} lacks {len(missing)} of the weights that its config names, the first is {missing[0]}; "
+            f"it is no whole {type(model).__name__}"
+        )
+    return model
 
 
 def _first_line(error: Exception) -> str:
