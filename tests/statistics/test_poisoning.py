@@ -131,7 +131,7 @@ def test_poison_in_one_choice_of_twenty_is_found():
         rankings, texts = [], {}
         for p in range(6000):
             ids = f"p{p}a", f"p{p}b"
-            words = [" ".join(rng.choice(WORDS, size=12)) for _ in ids]
+            words = [" ".join(rng.choice(WORDS, size=rng.integers(8, 20))) for _ in ids]
             bait = rng.random() < 0.05
             texts |= {ids[0]: words[0] + " Zyxco" * bait, ids[1]: words[1]}
             labeler = int(rng.integers(6))

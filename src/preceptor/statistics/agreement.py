@@ -274,7 +274,7 @@ def _alpha(votes: Iterable[Vote], distance: Callable[[np.ndarray], np.ndarray], 
     width = len(names)
     size = np.bincount(items)
     counts = sparse.csr_matrix((np.ones(len(items)), (items, values)), shape=(len(size), width))
-    counts = counts[size > 1]
+    counts: Any = counts[size > 1]
     size = size[size > 1]
     # Coincidences of an item: n_c n_k / (m - 1), and n_c (n_c - 1) / (m - 1) on the diagonal.
     rows, columns, amounts = [], [], []

@@ -85,8 +85,8 @@ def screen(
     `texts`: completion id -> text; rankings of completions without a text are an error. `bar`: list what the screen
     is expected to say falsely at most this many times in all; 0.05 means that 19 of 20 screens of honest labelers
     list nothing. `min_rankings`: rankings with the token on one side of some pair that the labeler, and the others
-    together, must have. A narrow list of candidates needs less evidence; about 35 rankings with the trigger suffice
-    against a vocabulary of thousands.
+    together, must have. A narrow list of candidates needs less evidence; about 30 rankings with the trigger suffice
+    against a vocabulary of hundreds to thousands.
     """
     table = compare(rankings)
     table = table.where(table.sign != 0)
@@ -145,14 +145,15 @@ def _usual_gap(gap: np.ndarray, variance: np.ndarray) -> float:
 
     0 with fewer than `ENOUGH_TOKENS` tokens: the median of a few could be the trigger itself.
     """
-    middle = stats.norm.ppf(0.75)
+    middle = float(stats.norm.ppf(0.75))
 
     def too_wide(extra: float) -> float:
         return float(np.median(np.abs(gap) / np.sqrt(variance + extra**2))) - middle
 
     if len(gap) < ENOUGH_TOKENS or too_wide(0.0) <= 0:
         return 0.0
-    return float(brentq(too_wide, 0.0, float(np.abs(gap).max()) / middle + 1.0))
+    root: Any = brentq(too_wide, 0.0, float(np.abs(gap).max()) / middle + 1.0)
+    return float(root)
 
 
 def _vocabulary(sets: Sequence[set[str]], least: int) -> tuple[np.ndarray, Any]:
