@@ -18,7 +18,7 @@ def lines(path, rows):
 
 
 def test_squad_prompts_are_the_released_ones(shared_data, paper_samples):
-    """Same text and same earlier questions, for every released prompt whose paragraph we have; their order is random."""
+    """Same text and earlier questions, for every released prompt whose paragraph we have; their order is random."""
     items = tax_sets.read_squad(shared_data / "squad_v2_dev_part" / "dev-v2.0.json.gz")
     assert len(items) == 6078
     assert sum(not item.references for item in items) == 3168
