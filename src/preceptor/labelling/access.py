@@ -1,0 +1,190 @@
+"""Who is asking, may they, and did their own page ask: cookies, form tokens, roles, rate limits."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from fastapi import Depends, Request
+from fastapi.responses import Response
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import UploadFile
+
+from preceptor.store.accounts import SESSION_SECONDS, Accounts, User
+
+MAX_FIELDS = 400
+PASSWORD_CHARACTERS = (12, 1000)
+
+
+class NotSignedIn(Exception):
+    """No session, or one that ended."""
+
+
+class NotAllowed(Exception):
+    """Signed in, but this is not for them."""
+
+
+class StaleForm(Exception):
+    """The form's token does not belong to this session."""
+
+
+class TooMany(Exception):
+    """Over a rate limit. `seconds` until it makes sense to try again."""
+
+    def __init__(self, seconds: int):
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Gate:
+    """Passwords (argon2id), cookies and the counters of tries. One of these per app; counters live in memory."""
+
+    def __init__(self, accounts: Accounts, *, secure: bool, writes_per_minute: int, tries: int = 5, pause: int = 15):
+        self.accounts = accounts
+        self.secure = secure
+        self.session_cookie = "__Host-session" if secure else "session"
+        self.visit_cookie = "__Host-visit" if secure else "visit"
+        self.tries = tries
+        self.pause_minutes = pause
+        self._hasher = PasswordHasher()
+        self._nobody = self._hasher.hash(secrets.token_hex(16))
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._writes = RateLimitItemPerMinute(writes_per_minute)
+        self._signin = RateLimitItemPerMinute(tries, pause)
+        self._per_address = RateLimitItemPerMinute(20 * tries, pause)
+
+    def hash(self, password: str) -> str:
+        return self._hasher.hash(password)
+
+    def verify(self, user: User | None, password: str) -> bool:
+        """Takes the same time whether the user exists or not."""
+        try:
+            self._hasher.verify(user.password_hash if user else self._nobody, password)
+        except (VerifyMismatchError, InvalidHashError):
+            return False
+        if user is not None and self._hasher.check_needs_rehash(user.password_hash):
+            self.accounts.rehash(user.id, self._hasher.hash(password))
+        return user is not None and user.state != "disabled"
+
+    def tries_left(self, email: str, address: str) -> int:
+        left = self._limiter.get_window_stats(self._signin, "sign-in", email).remaining
+        return min(left, self._limiter.get_window_stats(self._per_address, "sign-in", address).remaining)
+
+    def count_failure(self, email: str, address: str) -> None:
+        self._limiter.hit(self._signin, "sign-in", email)
+        self._limiter.hit(self._per_address, "sign-in", address)
+
+    def forget_failures(self, email: str) -> None:
+        self._limiter.clear(self._signin, "sign-in", email)
+
+    def count_write(self, who: str) -> None:
+        if not self._limiter.hit(self._writes, "write", who):
+            reset = self._limiter.get_window_stats(self._writes, "write", who).reset_time
+            raise TooMany(max(1, round(reset - self.accounts.now())))
+
+    def set_session(self, response: Response, token: str) -> None:
+        self._set(response, self.session_cookie, token, int(SESSION_SECONDS))
+
+    def set_visit(self, response: Response, token: str) -> None:
+        self._set(response, self.visit_cookie, token, None)
+
+    def _set(self, response: Response, name: str, token: str, age: int | None) -> None:
+        response.set_cookie(name, token, max_age=age, path="/", httponly=True, secure=self.secure, samesite="lax")
+
+    def drop_session(self, response: Response) -> None:
+        response.delete_cookie(self.session_cookie, path="/", httponly=True, secure=self.secure, samesite="lax")
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields of a posted form, text only, checked for its token."""
+
+    fields: Mapping[str, str]
+    lists: Mapping[str, list[str]]
+
+    def get(self, name: str, default: str = "") -> str:
+        return self.fields.get(name, default)
+
+    def several(self, name: str) -> list[str]:
+        return self.lists.get(name, [])
+
+
+def gate_of(request: Request) -> Gate:
+    return request.app.state.gate
+
+
+def form_token(request: Request) -> str:
+    """The token that every form of this visitor carries. It follows from the cookie, so nothing is stored."""
+    gate = gate_of(request)
+    cookie = request.cookies.get(gate.session_cookie) or request.cookies.get(gate.visit_cookie)
+    cookie = cookie or getattr(request.state, "new_visit", None)
+    if cookie is None:
+        cookie = request.state.new_visit = secrets.token_urlsafe(24)
+    return hmac.new(cookie.encode(), b"form", hashlib.sha256).hexdigest()
+
+
+def visitor(request: Request) -> User | None:
+    """The signed-in user, if any."""
+    if not hasattr(request.state, "user"):
+        token = request.cookies.get(gate_of(request).session_cookie)
+        found = gate_of(request).accounts.find_session(token) if token else None
+        request.state.user, request.state.session_id = found or (None, None)
+        request.state.user_id = found[0].id if found else None
+    return request.state.user
+
+
+def signed_in(request: Request) -> User:
+    user = visitor(request)
+    if user is None:
+        raise NotSignedIn
+    return user
+
+
+def researcher(user: Annotated[User, Depends(signed_in)]) -> User:
+    if not user.researches:
+        raise NotAllowed
+    return user
+
+
+def admin(user: Annotated[User, Depends(signed_in)]) -> User:
+    if user.role != "admin":
+        raise NotAllowed
+    return user
+
+
+async def posted(request: Request) -> Form:
+    """The posted form. The rate limit comes first, then the token, so that a flood costs little."""
+    address = request.client.host if request.client else ""
+    gate_of(request).count_write(request.cookies.get(gate_of(request).session_cookie) or address)
+    form = await request.form(max_files=0, max_fields=MAX_FIELDS)
+    fields: dict[str, str] = {}
+    lists: dict[str, list[str]] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            continue
+        text = value.replace("\r\n", "\n").replace("\x00", "").encode("utf-8", "replace").decode()
+        fields[name] = text
+        lists.setdefault(name, []).append(text)
+    if not hmac.compare_digest(fields.get("token", "").encode(), form_token(request).encode()):
+        raise StaleForm
+    return Form(fields, lists)
+
+
+Labeler = Annotated[User, Depends(signed_in)]
+Researcher = Annotated[User, Depends(researcher)]
+Admin = Annotated[User, Depends(admin)]
+Posted = Annotated[Form, Depends(posted)]
+
+
+def form_body(**fields: Any) -> dict[str, Any]:
+    """The OpenAPI description of a posted form: name -> JSON schema, `str` for any text."""
+    properties = {"token": {"type": "string"}}
+    properties |= {name: {"type": "string"} if schema is str else schema for name, schema in fields.items()}
+    schema = {"type": "object", "properties": properties, "required": ["token"]}
+    return {"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": schema}}}}

@@ -1,0 +1,181 @@
+"""The figures of the dashboard: agreement by group, flags, labelers. Worked out anew when something changed."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from preceptor.labelling import forms
+from preceptor.statistics.agreement import (
+    Agreement,
+    agreement_between,
+    alpha_ordinal,
+    by_group,
+    flag_votes,
+    gwet_ac1,
+    kendall_tau_b,
+    pairwise_agreement,
+    quality_votes,
+)
+from preceptor.store import Store
+from preceptor.store.oversight import Opinion, Oversight
+from preceptor.types import FLAGS, Prompt, Ranking, Rating
+
+FEW_PAIRS = 30  # below this many pairs a labeler's own figure is called "few items yet"
+RARE = 5  # a flag that was said Yes fewer times than this is "too rare"
+DRAWS = 500
+
+
+@dataclass(frozen=True)
+class FlagLine:
+    flag: str
+    agreement: Agreement
+    yes: int
+    answers: int
+
+
+@dataclass(frozen=True)
+class LabelerLine:
+    labeler_id: str
+    pseudonym: str
+    cohort: str
+    role: str | None
+    state: str | None
+    rankings: int
+    demonstrations: int
+    seconds: float | None
+    agreement: Agreement
+
+
+@dataclass
+class Measures:
+    """`groups`: name -> pairwise agreement, ties left out (the paper's number)."""
+
+    groups: dict[str, Agreement] = field(default_factory=dict)
+    by_rubric: dict[str, Agreement] = field(default_factory=dict)
+    by_use_case: dict[str, Agreement] = field(default_factory=dict)
+    quality_alpha: Agreement | None = None
+    tau: Agreement | None = None
+    flags: list[FlagLine] = field(default_factory=list)
+    labelers: list[LabelerLine] = field(default_factory=list)
+    pairs: int = 0
+    tied: int = 0
+
+
+def ranking_of_opinion(opinion: Opinion) -> Ranking:
+    """An answer to an item as a ranking, also where it made no row: in a screening round."""
+    if opinion.kind == "compare":
+        found = forms.verdict(opinion.fields)[0]
+    else:
+        found, _ = forms.ranks(opinion.fields, len(opinion.shown))
+    return Ranking(
+        id=opinion.submission_id,
+        prompt_id=opinion.task_id,
+        labeler_id=opinion.labeler_id,
+        completion_ids=tuple(opinion.shown),
+        ranks=tuple(found),
+    )
+
+
+class Meter:
+    """Keeps the last `Measures` and works out new ones when the store has changed."""
+
+    def __init__(self, store: Store, oversight: Oversight):
+        self.store = store
+        self.oversight = oversight
+        self._lock = threading.Lock()
+        self._key: Any = None
+        self._last = Measures()
+
+    def read(self) -> Measures:
+        with self._lock:
+            key = (self.oversight.newest(), self.store.counts()["rankings"])
+            if key != self._key:
+                self._last = measure(self.store, self.oversight)
+                self._key = key
+            return self._last
+
+    def profile(self, _labeler_id: str) -> list[dict[str, Any]]:
+        return []
+
+
+def measure(store: Store, oversight: Oversight) -> Measures:
+    names = oversight.labeler_names()
+    rows: list[tuple[Ranking, Prompt]] = list(store.rankings())
+    ratings = list(store.ratings())
+    rankings = [ranking for ranking, _ in rows]
+    people = [ranking for ranking in rankings if _is_labeler(names, ranking)]
+    researchers = [ranking for ranking in rankings if not _is_labeler(names, ranking)]
+    use_case = {prompt.id: prompt.use_case or "not named" for _, prompt in rows}
+    cohorts = by_group(people, lambda ranking: names[ranking.labeler_id]["cohort"], _pairwise)
+    groups = {"All labelers": _pairwise(people)}
+    groups |= {label: cohorts[key] for key, label in COHORTS.items() if key in cohorts}
+    if researchers:
+        groups["Labeler and researcher"] = agreement_between(people, researchers, draws=DRAWS)
+    sizes = [len(ranking.ranks) * (len(ranking.ranks) - 1) // 2 for ranking in rankings]
+    untied = [len(ranking.comparisons()) for ranking in rankings]
+    return Measures(
+        groups=groups,
+        by_rubric=by_group(people, lambda ranking: ranking.rubric, _pairwise),
+        by_use_case=by_group(people, lambda ranking: use_case[ranking.prompt_id], _pairwise),
+        quality_alpha=alpha_ordinal(quality_votes(ratings), draws=DRAWS),
+        tau=kendall_tau_b(people, draws=DRAWS),
+        flags=[_flag_line(ratings, flag) for flag in FLAGS],
+        labelers=_labelers(names, people, oversight),
+        pairs=sum(sizes),
+        tied=sum(sizes) - sum(untied),
+    )
+
+
+COHORTS = {"training": "Training cohort", "held-out": "Held-out cohort"}
+
+
+def _is_labeler(names, ranking: Ranking) -> bool:
+    return names[ranking.labeler_id]["role"] in ("labeler", None)
+
+
+def _pairwise(rankings: Sequence[Ranking]) -> Agreement:
+    return pairwise_agreement(rankings, draws=DRAWS)
+
+
+def _flag_line(ratings: Sequence[Rating], flag: str) -> FlagLine:
+    votes = flag_votes(ratings, flag)
+    yes = sum(value for _, _, value in votes)
+    return FlagLine(flag, gwet_ac1(votes, draws=DRAWS), yes, len(votes))
+
+
+def _labelers(names, rankings: Sequence[Ranking], oversight: Oversight) -> list[LabelerLine]:
+    """One line for each person with an account or a ranking; agreement is with all others on shared pairs."""
+    own: dict[str, list[Ranking]] = defaultdict(list)
+    by_prompt: dict[str, set[str]] = defaultdict(set)
+    for ranking in rankings:
+        own[ranking.labeler_id].append(ranking)
+        by_prompt[ranking.prompt_id].add(ranking.labeler_id)
+    seconds, written = defaultdict(list), defaultdict(int)
+    for labeler_id, kind, spent, _ in oversight.work():
+        if kind in ("rank", "compare"):
+            seconds[labeler_id].append(spent)
+        written[labeler_id] += kind == "demonstration"
+    lines = []
+    for labeler_id, about in names.items():
+        if about["role"] != "labeler" and not (about["role"] is None and own[labeler_id]):
+            continue
+        shared = {ranking.prompt_id for ranking in own[labeler_id] if len(by_prompt[ranking.prompt_id]) > 1}
+        mine = [ranking for ranking in own[labeler_id] if ranking.prompt_id in shared]
+        others = [r for r in rankings if r.prompt_id in shared and r.labeler_id != labeler_id]
+        lines.append(
+            LabelerLine(
+                labeler_id=labeler_id,
+                pseudonym=about["pseudonym"],
+                cohort=about["cohort"],
+                role=about["role"],
+                state=about["state"],
+                rankings=len(own[labeler_id]),
+                demonstrations=written[labeler_id],
+                seconds=median(seconds[labeler_id]) if seconds[labeler_id] else None,
+                agreement=agreement_between(mine, others, draws=DRAWS),
+            )
+        )
+    return sorted(lines, key=lambda line: line.pseudonym)

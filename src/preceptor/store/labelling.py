@@ -1,0 +1,394 @@
+"""What labelers do: drafts, submissions, second thoughts. Nothing acknowledged is ever lost.
+
+Each call is one transaction, committed before the answer goes out. A submission carries a key that the page made; the
+same key twice is one submission. Newer versions and undone ones stay in `submissions`, while the rows that training
+reads follow the newest version that stands.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from preceptor.errors import UserError
+from preceptor.store import schema
+from preceptor.store.accounts import new_id
+from preceptor.store.queues import Queue
+from preceptor.store.schema_labelling import assignments, drafts, queues, submissions, tasks
+from preceptor.store.store import Store, completion_of, prompt_of
+from preceptor.types import Completion, Demonstration, Prompt, Ranking, Rating
+
+AWAY_SECONDS = 1800.0  # time without a sign of life that still counts as work, where the page could not tell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """One item in one labeler's hands. `completions` are in the order shown to this labeler: A, B, C, ..."""
+
+    id: str
+    task_id: str
+    labeler_id: str
+    state: str
+    task_state: str
+    wanted: int
+    opened_at: float
+    expires_at: float
+    seconds: float
+    version: int
+    revision: int
+    queue: Queue
+    prompt: Prompt | None
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """What was typed and not yet submitted. `rival` is the time another tab saved the same page, if one did later."""
+
+    fields: Mapping[str, str]
+    revision: int = 0
+    saved_at: float | None = None
+    rival: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """The rows of the ordinary tables that a submission writes."""
+
+    prompts: Sequence[Prompt] = ()
+    demonstrations: Sequence[Demonstration] = ()
+    ratings: Sequence[Rating] = ()
+    rankings: Sequence[Ranking] = ()
+
+    def ids(self) -> dict[str, list[str]]:
+        names = ("prompts", "demonstrations", "ratings", "rankings")
+        return {name: [item.id for item in getattr(self, name)] for name in names if getattr(self, name)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submitted:
+    """`fresh` is false where this key was submitted before; `second` where others had finished the item meanwhile."""
+
+    id: str
+    version: int
+    at: float
+    fresh: bool = True
+    second: bool = False
+    kind: str = ""
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Labelling:
+    def __init__(self, store: Store, now: Callable[[], float] = time.time):
+        self.store = store
+        self.now = now
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    def assignment(self, assignment_id: str, labeler_id: str) -> Assignment:
+        """The labeler's own item. Raises LookupError for an unknown id and for somebody else's alike."""
+        query = select(assignments, tasks.c.prompt_id, tasks.c.queue_id, tasks.c.wanted)
+        query = query.add_columns(tasks.c.state.label("task_state"))
+        query = query.join(tasks, assignments.c.task_id == tasks.c.id)
+        query = query.where(assignments.c.id == assignment_id, assignments.c.labeler_id == labeler_id)
+        with self.store.read() as connection:
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                raise LookupError(assignment_id)
+            queue = connection.execute(select(queues).where(queues.c.id == row["queue_id"])).mappings().one()
+            prompt = connection.execute(select(schema.prompts).where(schema.prompts.c.id == row["prompt_id"]))
+            prompt = prompt.mappings().first()
+            table = schema.completions
+            found = connection.execute(select(table).where(table.c.id.in_(row["shown"]))).mappings()
+            by_id = {item["id"]: completion_of(item) for item in found}
+        kept = ("id", "task_id", "labeler_id", "state", "task_state", "wanted", "opened_at", "expires_at", "seconds")
+        return Assignment(
+            **{name: row[name] for name in (*kept, "version", "revision")},
+            queue=Queue(**queue),
+            prompt=prompt_of(prompt) if prompt else None,
+            completions=tuple(by_id[key] for key in row["shown"]),
+        )
+
+    def in_hand(self, labeler_id: str) -> list[Mapping[str, Any]]:
+        """Items this labeler holds, the last touched first, with the queue's kind and the time of the last draft."""
+        saved = select(func.max(drafts.c.saved_at)).where(drafts.c.assignment_id == assignments.c.id)
+        query = (
+            select(assignments, queues.c.kind, queues.c.name, saved.scalar_subquery().label("saved_at"))
+            .add_columns(schema.prompts.c.messages, schema.prompts.c.use_case, tasks.c.state.label("task_state"))
+            .join(tasks, assignments.c.task_id == tasks.c.id)
+            .join(queues, tasks.c.queue_id == queues.c.id)
+            .join(schema.prompts, tasks.c.prompt_id == schema.prompts.c.id, isouter=True)
+            .where(assignments.c.labeler_id == labeler_id, assignments.c.state == "held")
+            .order_by(assignments.c.touched_at.desc())
+        )
+        with self.store.read() as connection:
+            return list(connection.execute(query).mappings())
+
+    def draft(self, assignment_id: str, rival_of: str = "") -> Draft:
+        """The newest draft of every page, merged. With `rival_of` a tab's own pages win over newer ones."""
+        query = select(drafts).where(drafts.c.assignment_id == assignment_id).order_by(drafts.c.revision)
+        with self.store.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        fields: dict[str, str] = {}
+        for row in sorted(rows, key=lambda row: (row["tab"] == rival_of, row["revision"])):
+            fields |= row["fields"]
+        return Draft(
+            fields={name: value for name, value in fields.items() if value != ""},
+            revision=max((row["revision"] for row in rows), default=0),
+            saved_at=max((row["saved_at"] for row in rows), default=None),
+        )
+
+    def standing(self, assignment_id: str) -> Submitted | None:
+        """The newest version of this item that was submitted and not undone."""
+        query = select(submissions).where(
+            submissions.c.assignment_id == assignment_id, submissions.c.withdrawn_at.is_(None)
+        )
+        with self.store.read() as connection:
+            row = connection.execute(query.order_by(submissions.c.version.desc())).mappings().first()
+        return _submitted(row) if row else None
+
+    def by_key(self, assignment_id: str, key: str) -> Submitted | None:
+        """The submission that a form with this key made before."""
+        with self.store.read() as connection:
+            return self._by_key(connection, assignment_id, key)
+
+    def history(self, labeler_id: str, limit: int = 50, before: float | None = None) -> list[Mapping[str, Any]]:
+        """The labeler's own submissions, newest first, with the prompt's messages."""
+        query = (
+            select(submissions, schema.prompts.c.messages, assignments.c.version.label("current"))
+            .add_columns(assignments.c.state.label("assignment_state"))
+            .join(assignments, submissions.c.assignment_id == assignments.c.id)
+            .join(tasks, submissions.c.task_id == tasks.c.id)
+            .join(schema.prompts, tasks.c.prompt_id == schema.prompts.c.id, isouter=True)
+            .where(submissions.c.labeler_id == labeler_id)
+            .order_by(submissions.c.at.desc(), submissions.c.version.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            query = query.where(submissions.c.at < before)
+        with self.store.read() as connection:
+            return list(connection.execute(query).mappings())
+
+    def days(self, labeler_id: str, since: float) -> list[tuple[float, float, str]]:
+        """(moment, seconds, kind) of the labeler's submissions that stand, from `since` on."""
+        query = select(submissions.c.at, submissions.c.seconds, submissions.c.kind).where(
+            submissions.c.labeler_id == labeler_id, submissions.c.at >= since, submissions.c.withdrawn_at.is_(None)
+        )
+        with self.store.read() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    # -- writing --------------------------------------------------------------------------------------------
+
+    def save_draft(
+        self,
+        assignment_id: str,
+        labeler_id: str,
+        *,
+        page: str,
+        tab: str,
+        revision: int,
+        fields: Mapping[str, str],
+        spent: float | None = None,
+    ) -> Draft:
+        """Keep what one page of an item holds now. `revision` is what the page was opened with or last told.
+
+        Where another tab saved this page later than that, both drafts are kept and `rival` says when.
+        """
+        with self.store.write() as connection:
+            row = self._own(connection, assignment_id, labeler_id)
+            if row["state"] not in ("held", "submitted"):
+                raise UserError("This item is closed: you skipped or reported it. Take that back under My history.")
+            of_page = (drafts.c.assignment_id == assignment_id) & (drafts.c.page == page)
+            others = select(drafts.c.revision, drafts.c.saved_at).where(of_page, drafts.c.tab != tab)
+            newer = [found for found in connection.execute(others) if found.revision > revision]
+            connection.execute(delete(drafts).where(of_page, (drafts.c.tab == tab) | (drafts.c.revision <= revision)))
+            number, now = row["revision"] + 1, self.now()
+            values = {"assignment_id": assignment_id, "page": page, "tab": tab, "revision": number}
+            connection.execute(insert(drafts).values(values | {"fields": dict(fields), "saved_at": now}))
+            self._touch(connection, row, spent, revision=number)
+            lease = connection.execute(
+                select(queues.c.lease_minutes).join(tasks).where(tasks.c.id == row["task_id"])
+            ).scalar_one()
+            if row["state"] == "held" and row["expires_at"] > now:  # work goes on, so the hold does; a lapsed one stays
+                longer = update(assignments).where(assignments.c.id == assignment_id)
+                connection.execute(longer.values(expires_at=max(row["expires_at"], now + 60 * lease)))
+        rival = max((found.saved_at for found in newer), default=None)
+        return Draft(fields=dict(fields), revision=number, saved_at=now, rival=rival)
+
+    def submit(
+        self,
+        assignment_id: str,
+        labeler_id: str,
+        *,
+        key: str,
+        kind: str,
+        body: Mapping[str, Any],
+        rows: Callable[[int, float], Rows],
+        rubric: str,
+        spent: float | None = None,
+    ) -> Submitted:
+        """Submit an item, or a new version of it. `rows(version, seconds)` gives the rows for training."""
+        with self.store.write() as connection:
+            own = self._own(connection, assignment_id, labeler_id)
+            if known := self._by_key(connection, assignment_id, key):
+                return known
+            if own["state"] not in ("held", "submitted"):
+                raise UserError("This item is closed: you skipped or reported it. Take that back under My history.")
+            version, now = own["version"] + 1, self.now()
+            seconds = self._touch(connection, own, spent, version=version, state="submitted")
+            written = rows(version, seconds)
+            self._retire(connection, assignment_id)
+            self._write(connection, written)
+            row = {
+                "id": new_id("e"),
+                "assignment_id": assignment_id,
+                "key": key,
+                "task_id": own["task_id"],
+                "labeler_id": labeler_id,
+                "kind": kind,
+                "version": version,
+                "rubric": rubric,
+                "body": dict(body) | {"shown": own["shown"], "records": written.ids()},
+                "seconds": seconds,
+                "at": now,
+            }
+            connection.execute(insert(submissions).values(row))
+            connection.execute(delete(drafts).where(drafts.c.assignment_id == assignment_id))
+            done, wanted = self._settle(connection, own["task_id"])
+        return Submitted(id=row["id"], version=version, at=now, second=done > wanted and version == 1, kind=kind)
+
+    def set_aside(
+        self, assignment_id: str, labeler_id: str, *, key: str, kind: str, reason: str, text: str
+    ) -> Submitted:
+        """Skip an item, or report it (`kind`). A reported item goes to nobody else until a researcher has looked."""
+        with self.store.write() as connection:
+            own = self._own(connection, assignment_id, labeler_id)
+            if known := self._by_key(connection, assignment_id, key):
+                return known
+            if own["state"] != "held":
+                raise UserError("This item is closed already; see My history.")
+            version, now = own["version"] + 1, self.now()
+            state = "skipped" if kind == "skip" else "reported"
+            seconds = self._touch(connection, own, None, version=version, state=state)
+            row = {
+                "id": new_id("e"),
+                "assignment_id": assignment_id,
+                "key": key,
+                "task_id": own["task_id"],
+                "labeler_id": labeler_id,
+                "kind": kind,
+                "version": version,
+                "rubric": "",
+                "body": {"reason": reason, "text": text},
+                "seconds": seconds,
+                "at": now,
+            }
+            connection.execute(insert(submissions).values(row))
+            if kind == "report":
+                connection.execute(update(tasks).where(tasks.c.id == own["task_id"]).values(state="halted"))
+        return Submitted(id=row["id"], version=version, at=now, kind=kind)
+
+    def take_back(self, submission_id: str, labeler_id: str) -> str:
+        """Undo one's own newest submission, skip or report. The item is in hand again, with a draft of what it said."""
+        query = select(submissions).where(submissions.c.id == submission_id, submissions.c.labeler_id == labeler_id)
+        with self.store.write() as connection:
+            found = connection.execute(query).mappings().first()
+            if found is None:
+                raise LookupError(submission_id)
+            own = self._own(connection, found["assignment_id"], labeler_id)
+            if found["withdrawn_at"] is not None:
+                return own["id"]
+            if found["version"] != own["version"]:
+                raise UserError("There is a newer version of this; take that one back instead.")
+            now = self.now()
+            if found["kind"] not in ("skip", "report"):
+                self._retire(connection, own["id"])
+            connection.execute(
+                update(submissions).where(submissions.c.assignment_id == own["id"]).values(withdrawn_at=now)
+            )
+            connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(state="held"))
+            self._reopen(connection, own, found, now)
+        return own["id"]
+
+    # -- inside a transaction -------------------------------------------------------------------------------
+
+    def _reopen(self, connection: Connection, own: Mapping[str, Any], found: Mapping[str, Any], now: float) -> None:
+        """After an undo: the lease runs again if the place is free, and what was said is a draft again."""
+        if found["kind"] == "report":
+            connection.execute(update(tasks).where(tasks.c.id == own["task_id"]).values(state="open"))
+        lease = select(queues.c.lease_minutes).join(tasks).where(tasks.c.id == own["task_id"])
+        until = now + 60 * connection.execute(lease).scalar_one()
+        connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(expires_at=until))
+        if fields := found["body"].get("fields"):
+            number = own["revision"] + 1
+            draft = {"assignment_id": own["id"], "page": "", "tab": "", "revision": number}
+            connection.execute(insert(drafts).values(draft | {"fields": fields, "saved_at": now}))
+            connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(revision=number))
+        self._settle(connection, own["task_id"])
+
+    def _own(self, connection: Connection, assignment_id: str, labeler_id: str) -> Mapping[str, Any]:
+        query = select(assignments).where(assignments.c.id == assignment_id, assignments.c.labeler_id == labeler_id)
+        row = connection.execute(query.with_for_update()).mappings().first()
+        if row is None:
+            raise LookupError(assignment_id)
+        return row
+
+    def _by_key(self, connection: Connection, assignment_id: str, key: str) -> Submitted | None:
+        query = select(submissions).where(submissions.c.assignment_id == assignment_id, submissions.c.key == key)
+        row = connection.execute(query).mappings().first()
+        return _submitted(row, fresh=False) if row else None
+
+    def _touch(self, connection: Connection, own: Mapping[str, Any], spent: float | None, **values: Any) -> float:
+        """Add to the time on task. What the page says is believed up to the time that passed on the server."""
+        now = self.now()
+        passed = max(0.0, now - own["touched_at"])
+        seconds = own["seconds"] + (min(passed, AWAY_SECONDS) if spent is None else min(max(0.0, spent), passed))
+        connection.execute(
+            update(assignments)
+            .where(assignments.c.id == own["id"])
+            .values(seconds=seconds, touched_at=max(now, own["touched_at"]), **values)
+        )
+        return seconds
+
+    def _write(self, connection: Connection, rows: Rows) -> None:
+        if rows.prompts:  # the same prompt written again after it was taken back
+            again = schema.prompts.c.id.in_([prompt.id for prompt in rows.prompts])
+            connection.execute(update(schema.prompts).where(again).values(consent=True))
+        self.store.add_prompts(rows.prompts, within=connection)
+        self.store.add_demonstrations(rows.demonstrations, within=connection)
+        self.store.add_ratings(rows.ratings, within=connection)
+        self.store.add_rankings(rows.rankings, within=connection)
+
+    def _retire(self, connection: Connection, assignment_id: str) -> None:
+        """Take the rows of the version that stood so far out of the ordinary tables; `submissions` keeps it all."""
+        query = select(submissions.c.body).where(
+            submissions.c.assignment_id == assignment_id, submissions.c.withdrawn_at.is_(None)
+        )
+        for body in connection.execute(query).scalars().all():
+            records = body.get("records", {})
+            for name in ("rankings", "ratings", "demonstrations"):
+                table = schema.metadata.tables[name]
+                if records.get(name):
+                    connection.execute(delete(table).where(table.c.id.in_(records[name])))
+            if records.get("prompts"):  # answers may hang on them already: they stay, but leave every queue and release
+                where = schema.prompts.c.id.in_(records["prompts"])
+                connection.execute(update(schema.prompts).where(where).values(consent=False))
+
+    def _settle(self, connection: Connection, task_id: str) -> tuple[int, int]:
+        """Close an item that has its labels, open one that lost some. Returns (labels there, labels wanted)."""
+        there = select(func.count()).select_from(assignments)
+        done = connection.execute(
+            there.where(assignments.c.task_id == task_id, assignments.c.state == "submitted")
+        ).scalar_one()
+        task = connection.execute(select(tasks.c.wanted, tasks.c.state).where(tasks.c.id == task_id)).one()
+        state = "done" if done >= task.wanted else "open"
+        if task.state != "halted" and task.state != state:
+            connection.execute(update(tasks).where(tasks.c.id == task_id).values(state=state))
+        return done, task.wanted
+
+
+def _submitted(row: Mapping[str, Any], fresh: bool = True) -> Submitted:
+    names = ("id", "version", "at", "kind", "body")
+    return Submitted(**{name: row[name] for name in names}, fresh=fresh)
