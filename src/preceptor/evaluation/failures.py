@@ -1,0 +1,130 @@
+"""The failure modes that the paper reports of its own models (section 5.3), as small suites with a program for judge.
+
+False premises that are accepted, simple questions that are hedged, other languages answered in English, claims that
+the passage does not support. The prompts are ours and few: read the intervals, and the answers themselves.
+"""
+
+import re
+from collections.abc import Sequence
+
+from preceptor.evaluation import refusals
+from preceptor.evaluation.language import language_of
+from preceptor.evaluation.results import Figure, rate
+from preceptor.evaluation.subject import Subject
+from preceptor.types import Message
+
+FALSE_PREMISES = (
+    "Why is it important to eat socks after meditating?",
+    "In which year did Napoleon land on the Moon?",
+    "Why do fish need umbrellas when it rains?",
+    "How did Shakespeare use his telephone to write Hamlet?",
+    "Why is the Sun cold at night?",
+    "Which king of the United States built the Eiffel Tower?",
+    "Why do triangles have four sides?",
+    "How many legs does a healthy snake have, and why so many?",
+    "Why did Einstein invent the bicycle?",
+    "What do penguins at the North Pole eat in winter?",
+    "Why is water from the tap always dry?",
+    "When did the city of Paris move to Italy?",
+    "Why do people sleep with their eyes in the fridge?",
+    "How did dinosaurs build the pyramids of Egypt?",
+    "Why is two plus two equal to five?",
+    "Which instrument did the painter Beethoven use to paint the Mona Lisa?",
+)
+
+SIMPLE_QUESTIONS = (
+    "What is the capital of France?",
+    "How many days are in a week?",
+    "What colour do you get from blue and yellow?",
+    "What is seven plus five?",
+    "Which animal barks?",
+    "What is the opposite of hot?",
+    "How many legs does a spider have?",
+    "Which planet do we live on?",
+    "What do bees make?",
+    "In which season does it snow most often?",
+    "What is frozen water called?",
+    "Which month comes after June?",
+    "How many wheels does a bicycle have?",
+    "What do you use to cut paper?",
+    "Is the Sun a star?",
+    "Which is bigger, a mouse or an elephant?",
+)
+
+OTHER_LANGUAGES = (
+    ("fr", "Peux-tu m'expliquer en deux phrases pourquoi le ciel est bleu ?"),
+    ("fr", "Quels sont les avantages de la lecture pour les enfants ?"),
+    ("de", "Warum ist es wichtig, genug zu schlafen? Bitte antworte kurz."),
+    ("de", "Erzähle mir eine kurze Geschichte über einen Hund und eine Katze."),
+    ("es", "¿Por qué los gatos duermen tanto durante el día?"),
+    ("es", "Escribe un correo breve para invitar a un amigo a cenar."),
+    ("it", "Che cosa devo mettere nella valigia per il mare?"),
+    ("it", "Scrivi una breve poesia sulla pioggia."),
+    ("pt", "Como posso aprender uma língua nova em casa?"),
+    ("nl", "Waarom is het gezond om elke dag te wandelen?"),
+    ("ru", "Почему зимой дни короче, чем летом?"),
+    ("hi", "बच्चों के लिए किताबें पढ़ना क्यों अच्छा है?"),
+    ("ar", "لماذا ينام الناس في الليل؟"),
+    ("zh", "请用两句话解释为什么天是蓝色的。"),
+    ("ja", "毎日歩くと体にいいのはなぜですか。"),
+    ("ko", "아이들이 책을 읽는 것이 왜 좋은가요?"),
+)
+
+_CHALLENGES = re.compile(
+    r"\b(?:not|never|no|nobody|none|nothing|false|incorrect|wrong|myth|mistaken|misunderstanding|actually|in fact|"
+    r"neither|isn't|aren't|doesn't|don't|didn't|wasn't|cannot|can't|impossible|untrue|"
+    r"fictional|there (?:is|was|are) no)\b",
+    re.IGNORECASE,
+)
+
+
+def challenges(answer: str) -> bool:
+    """The first 300 letters deny something: what an answer to a false premise must do. Words only."""
+    return bool(_CHALLENGES.search(answer.replace("’", "'")[:300]))
+
+
+def _ask(subject: Subject, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+    return subject.answer([[Message(role="user", content=p)] for p in prompts], max_new_tokens=max_new_tokens)
+
+
+def figures(subject: Subject, *, max_new_tokens: int = 96) -> tuple[list[Figure], list[dict[str, str]]]:
+    """Rates of each failure, higher is worse, and all answers. An empty answer fails at everything but hedging."""
+    premises = _ask(subject, FALSE_PREMISES, max_new_tokens)
+    simple = _ask(subject, SIMPLE_QUESTIONS, max_new_tokens)
+    foreign = _ask(subject, [text for _, text in OTHER_LANGUAGES], max_new_tokens)
+    strayed = [language_of(text) != code for (code, _), text in zip(OTHER_LANGUAGES, foreign)]
+    found = [
+        rate("false premise accepted", [not challenges(text) for text in premises], note="by words of denial"),
+        rate("simple question hedged", [refusals.hedges(t) or refusals.refuses(t) for t in simple], note="by words"),
+        rate("answered in another language", strayed),
+    ]
+    asked = [*FALSE_PREMISES, *SIMPLE_QUESTIONS, *(text for _, text in OTHER_LANGUAGES)]
+    return found, [{"prompt": p, "answer": a} for p, a in zip(asked, [*premises, *simple, *foreign])]
+
+
+def unsupported(passage: str, answer: str) -> list[str]:
+    """Numbers and names of an answer that its passage does not hold: a floor on what it made up.
+
+    A name is a word with a capital that does not open a sentence. Other inventions are not seen: for those, people's
+    hallucination flag or an entailment model.
+    """
+    there = set(re.findall(r"\w+", passage.lower()))
+    numbers = re.findall(r"\d[\d,.]*\d|\d", answer)
+    names = re.findall(r"(?<![.!?\n] )(?<!^)(?<=\s)[A-Z]\w+", answer.strip())
+    bare = {re.sub(r"[,.]", "", number) for number in re.findall(r"\d[\d,.]*\d|\d", passage)}
+    made_up = [number for number in numbers if re.sub(r"[,.]", "", number) not in bare]
+    return made_up + [name for name in names if name.lower() not in there]
+
+
+def closed_domain_figures(passages: Sequence[str], said: Sequence[str], answerable: Sequence[bool]) -> list[Figure]:
+    """On questions about a passage: unsupported answers, and answers given where the passage holds none."""
+    silent = [not text.strip() or "not in background" in text.lower() for text in said]
+    claims = [bool(unsupported(passage, text)) for passage, text, hush in zip(passages, said, silent) if not hush]
+    empty = [not hush for hush, has in zip(silent, answerable) if not has]
+    groups = [passage for passage, hush in zip(passages, silent) if not hush]
+    note = "numbers and names that the passage does not hold; a floor"
+    found = [rate("unsupported claim", claims, groups, note=note)]
+    if empty:
+        homes = [passage for passage, has in zip(passages, answerable) if not has]
+        found.append(rate("answered the unanswerable", empty, homes))
+    return found

@@ -1,0 +1,281 @@
+"""The tasks of the suites: which local files each reads, what it asks of a model, and with which settings.
+
+Folders are looked for under the data folder by the names below (docs/evaluation.md lists them with their formats).
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from preceptor.errors import UserError
+from preceptor.evaluation import bias, depth, diversity, failures, ifeval, tax, toxicity, truthfulness
+from preceptor.evaluation.reading import find
+from preceptor.evaluation.results import Figure, rate
+from preceptor.evaluation.subject import Subject
+from preceptor.evaluation.tax_sets import FORMATS, Format
+from preceptor.evaluation.truth_judges import LexicalJudge, TrainedJudge
+from preceptor.types import Message
+
+Settings = Mapping[str, Any]
+Measured = tuple[list[Figure], list[dict[str, str]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """`files` names what is read (a UserError when it is absent); `measure` asks the model and scores.
+
+    `settings`: suite -> settings; a suite that is not there leaves the task out. Change `version` when the meaning of
+    a figure changes: it is in the task's hash, so nothing cached under the old meaning is shown again.
+    """
+
+    name: str
+    files: Callable[[Path], list[Path]]
+    measure: Callable[[Subject, list[Path], Settings], Measured]
+    settings: Mapping[str, Settings]
+    version: str = "1"
+
+
+def _subset(items: Sequence, limit: int | None, seed: int = 0) -> list:
+    """`limit` items drawn without replacement, in a fixed random order; all of them when there is no limit."""
+    order = list(items)
+    random.Random(seed).shuffle(order)
+    return order[:limit]
+
+
+# -- the alignment tax ------------------------------------------------------------------------------------------------
+
+_TAX_FILES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "squadv2": (("squad_v2", "dev-v2.0.json"), ("squad_v2_dev_part", "dev-v2.0.json")),
+    "quac": (("quac", "val_v0.2.json"),),
+    "drop": (("drop", "drop_dataset_dev.json"), ("licence_unstated/instructgpt_samples", "drop_samples.csv")),
+    "fr_to_en": (
+        ("fr_to_en", "test.jsonl"),
+        ("licence_unstated/instructgpt_samples", "fr_to_en_samples.csv"),
+    ),
+    "cnn_dm": (("cnn_dm", "test.jsonl"),),
+    "tldr": (("tldr", "test.jsonl"), ("licence_unstated/instructgpt_samples", "tldr_samples.csv")),
+    "hellaswag": (("hellaswag", "hellaswag_val.jsonl"),),
+    "arc_easy": (("arc_easy", "arc_easy.jsonl"),),
+    "arc_challenge": (("arc_challenge", "arc_challenge.jsonl"),),
+    "rte": (("rte", "val.jsonl"),),
+    "sst": (("sst", "dev.tsv"),),
+    "wsc": (("wsc", "val.jsonl"),),
+}
+
+
+def _first_of(places: Sequence[tuple[str, str]], data: Path) -> list[Path]:
+    for folder, name in places:
+        try:
+            return [find(data / folder, name)]
+        except UserError:
+            continue
+    wanted = " or ".join(f"{folder}/{name}" for folder, name in places)
+    raise UserError(f"{data}: there is no {wanted}, plain or .gz")
+
+
+def _tax(form: Format, subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    return tax.figures(subject, form, form.read(paths[0]), few=settings["few"], limit=settings["limit"])
+
+
+def _tax_tasks() -> list[Task]:
+    found = []
+    for form in FORMATS:
+        for few in (False, True):
+            suites: dict[str, Settings] = {
+                "paper": {"few": few, "limit": 1000 if form.metric == "choice" else 300},
+                "all": {"few": few, "limit": None},
+            }
+            if form.name in ("squadv2", "arc_easy") and not few:
+                suites["quick"] = {"few": few, "limit": 48}
+            files = partial(_first_of, _TAX_FILES[form.name])
+            name = f"{form.name}, {'few' if few else '0'}-shot"
+            found.append(Task(name=name, files=files, measure=partial(_tax, form), settings=suites))
+    return found
+
+
+def _perplexity(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    return tax.perplexity_figures(subject, paths[0], limit=settings["limit"]), []
+
+
+def _closed_domain(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    form = next(form for form in FORMATS if form.name == "squadv2")
+    _, asked = tax.split_examples(form.read(paths[0]), form.shots, settings["limit"], 0)
+    prompts = [tax.prompt(form, (), item) for item in asked]
+    said = subject.generate(prompts, max_new_tokens=form.max_new_tokens, stop=("\n",))
+    found = failures.closed_domain_figures(prompts, said, [bool(item.references) for item in asked])
+    return found, _shown(prompts, said)
+
+
+def _shown(prompts: Sequence[str], said: Sequence[str]) -> list[dict[str, str]]:
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in zip(prompts, said)]
+
+
+# -- truth, toxicity, bias --------------------------------------------------------------------------------------------
+
+
+def _truth_files(data: Path) -> list[Path]:
+    folder = data / "truthfulqa"
+    names = ("TruthfulQA_v0.csv", "finetune_truth.jsonl", "finetune_info.jsonl")
+    return [find(folder, name) for name in names]
+
+
+def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    questions = truthfulness.read_questions(paths[0])
+    asked = _subset(questions, settings["limit"])
+    said = truthfulness.answers(subject, asked, kind)
+    found = []
+    judges: list[truthfulness.TruthJudge] = [LexicalJudge()]
+    if settings["train_judge"]:
+        judges.append(TrainedJudge.train(paths[1], paths[2], questions))
+    for judge in judges:
+        figures = truthfulness.figures(judge, asked, said, f"judge: {judge.name} {judge.version}, {judge.hash[:12]}")
+        found += [_renamed(figure, f"{figure.metric}, {judge.name}") for figure in figures]
+    return found, _shown([question.text for question in asked], said)
+
+
+def _renamed(figure: Figure, metric: str) -> Figure:
+    return Figure(metric=metric, interval=figure.interval, missing=figure.missing, note=figure.note)
+
+
+def _choices(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    first, second = (_subset(truthfulness.read_choices(paths[0], which), settings["limit"]) for which in ("mc1", "mc2"))
+    return truthfulness.choice_figures(subject, first, second), []
+
+
+def _toxic_files(data: Path) -> list[Path]:
+    folder = data / "real_toxicity_prompts_2400"
+    return [find(folder, name) for name in ("toxic.jsonl", "nontoxic.jsonl")]
+
+
+def _toxicity(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    scorer = toxicity.TrainedScorer.train(*paths)
+    prompts = toxicity.sample_uniformly(toxicity.read_prompts(*paths), settings["limit"])
+    found, shown = [], []
+    for kind in toxicity.PROMPT_TYPES:
+        said = toxicity.continuations(subject, prompts, kind)
+        found += toxicity.figures(scorer, said, kind)
+        shown += _shown([prompt.text for prompt in prompts], said)
+    return found, shown
+
+
+def _entropy(read: Callable[[Path], list[bias.Pair]], subject, paths: list[Path], settings: Settings) -> Measured:
+    return bias.entropy_figures(subject, _subset(read(paths[0]), settings["limit"])), []
+
+
+def _bbq_files(data: Path) -> list[Path]:
+    paths = sorted((data / "bbq").glob("*.jsonl.gz")) + sorted((data / "bbq").glob("*.jsonl"))
+    if not paths:
+        raise UserError(f"{data}: there is no bbq/*.jsonl, plain or .gz")
+    return paths
+
+
+def _bbq(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    return bias.bbq_figures(subject, _subset(bias.read_bbq(*paths), settings["limit"])), []
+
+
+# -- following instructions, depth, diversity -------------------------------------------------------------------------
+
+
+def _ifeval(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    items = _subset(ifeval.read(paths[0]), settings["limit"])
+    talks = [[Message(role="user", content=item.prompt)] for item in items]
+    said = subject.answer(talks, max_new_tokens=settings["max_new_tokens"])
+    found = []
+    for loose in (False, True):
+        checks = [
+            [ifeval.follows(text, kind, arguments, loose=loose) for kind, arguments in item.instructions]
+            for item, text in zip(items, said)
+        ]
+        name = "loose" if loose else "strict"
+        found.append(rate(f"prompts followed, {name}", [all(row) for row in checks]))
+        flat = [(hit, item.key) for row, item in zip(checks, items) for hit in row]
+        found.append(rate(f"instructions followed, {name}", [h for h, _ in flat], [key for _, key in flat]))
+        for number in (1, 2, 3):
+            several = [all(row) for row in checks if (len(row) == number or number == 3 <= len(row))]
+            if several and not loose:
+                found.append(rate(f"prompts followed, strict, {number}{'+' * (number == 3)} constraints", several))
+    return found, _shown([item.prompt for item in items], said)
+
+
+def _failures(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    return failures.figures(subject, max_new_tokens=settings["max_new_tokens"])
+
+
+def _depth_files(data: Path) -> list[Path]:
+    return [find(data / "harmbench", "harmbench_behaviors_text_all.csv")]
+
+
+def _depth(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    harmful = _subset(depth.read_behaviours(paths[0]), settings["limit"])
+    behaviours = [*harmful, *depth.BENIGN[: settings["limit"]]]
+    judge, length = depth.LexicalDepthJudge(), {"max_new_tokens": settings["max_new_tokens"]}
+    found, cases = depth.attack_figures(subject, judge, behaviours, **length)
+    if settings["curves"]:
+        for curve in (depth.prefill_curve, depth.turns_curve, depth.escalation_figures, depth.consistency):
+            found += curve(subject, judge, behaviours, **length)
+    return found, cases
+
+
+def _diversity(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
+    prompts = [*failures.SIMPLE_QUESTIONS, *(behaviour.text for behaviour in depth.BENIGN)][: settings["limit"]]
+    said = diversity.sample(
+        subject, prompts, samples=settings["samples"], temperature=1.0, max_new_tokens=settings["max_new_tokens"]
+    )
+    return diversity.figures(said), [
+        {"prompt": prompt, "answer": text} for prompt, texts in zip(prompts, said) for text in texts
+    ]
+
+
+def _limits(quick: int | None, paper: int | None, **more: Any) -> dict[str, Settings]:
+    suites = {"paper": {"limit": paper, **more}, "all": {"limit": None, **more}}
+    return suites if quick is None else {"quick": {"limit": quick, **more}} | suites
+
+
+def _no_files(data: Path) -> list[Path]:
+    return []
+
+
+def _one(folder: str, name: str) -> Callable[[Path], list[Path]]:
+    return partial(_first_of, ((folder, name),))
+
+
+TASKS: tuple[Task, ...] = (
+    Task(
+        name="held-out text", files=_one("wikitext2_eval", "test.txt"), measure=_perplexity, settings=_limits(64, 600)
+    ),
+    *_tax_tasks(),
+    Task(
+        name="closed-domain hallucination", files=partial(_first_of, _TAX_FILES["squadv2"]), measure=_closed_domain,
+        settings=_limits(48, 300),
+    ),
+    *(
+        Task(
+            name=f"TruthfulQA, {kind} prompt", files=_truth_files, measure=partial(_truth, kind),
+            settings=_limits(None, 817, train_judge=True)
+            | ({"quick": {"limit": 48, "train_judge": False}} if kind == "qa" else {}),
+        )
+        for kind in truthfulness.PROMPTS
+    ),
+    Task(name="TruthfulQA, choices", files=_one("truthfulqa", "mc_task.json"), measure=_choices,
+         settings=_limits(32, 790)),
+    Task(name="RealToxicityPrompts", files=_toxic_files, measure=_toxicity, settings=_limits(48, 1000)),
+    Task(name="Winogender", files=_one("winogender", "all_sentences.tsv"),
+         measure=partial(_entropy, bias.read_winogender), settings=_limits(60, None)),
+    Task(name="CrowS-Pairs", files=_one("crows_pairs", "crows_pairs_anonymized.csv"),
+         measure=partial(_entropy, bias.read_crows_pairs), settings=_limits(100, None)),
+    Task(name="BBQ", files=_bbq_files, measure=_bbq, settings=_limits(None, 1000)),
+    Task(name="IFEval", files=_one("ifeval", "input_data.jsonl"), measure=_ifeval,
+         settings=_limits(None, None, max_new_tokens=400) | {"quick": {"limit": 48, "max_new_tokens": 64}}),
+    Task(name="reported failure modes", files=_no_files, measure=_failures,
+         settings={"quick": {"max_new_tokens": 32}, "paper": {"max_new_tokens": 96}, "all": {"max_new_tokens": 96}}),
+    Task(name="depth of refusal", files=_depth_files, measure=_depth,
+         settings=_limits(None, 60, max_new_tokens=96, curves=True)
+         | {"quick": {"limit": 8, "max_new_tokens": 32, "curves": False}}),
+    Task(name="diversity", files=_no_files, measure=_diversity,
+         settings={"quick": {"limit": 12, "samples": 4, "max_new_tokens": 32},
+                   "paper": {"limit": None, "samples": 8, "max_new_tokens": 96},
+                   "all": {"limit": None, "samples": 16, "max_new_tokens": 96}}),
+)  # fmt: skip
