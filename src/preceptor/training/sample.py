@@ -2,7 +2,7 @@
 
 from preceptor.config import SampleConfig
 from preceptor.errors import UserError
-from preceptor.models.load import load_policy, load_tokenizer
+from preceptor.models.load import context_length, load_policy, load_tokenizer
 from preceptor.models.save import model_hash
 from preceptor.rollout.engine import generate
 from preceptor.store import Added, Workspace
@@ -26,6 +26,15 @@ def sample(workspace: Workspace, config: SampleConfig, prompts: list[Prompt] | N
         if config.prompts is not None:
             chosen = shuffled(len(prompts), config.seed, 0)[: config.prompts]
             prompts = [prompts[place] for place in chosen]
+    room = context_length(source) - config.max_new_tokens
+    rows = [(prompt, chat.prompt(prompt.messages)) for prompt in prompts]
+    rows = [(prompt, ids) for prompt, ids in rows if len(ids) <= room]
+    if not rows:
+        raise UserError(
+            f"no prompt leaves room for {config.max_new_tokens} new tokens in the context of {config.model}"
+        )
+    if len(rows) < len(prompts):
+        console.print(f"{config.model}: left out {len(prompts) - len(rows)} prompts of more than {room} tokens")
     settings = Sampling(
         temperature=config.temperature,
         top_p=config.top_p,
@@ -34,12 +43,12 @@ def sample(workspace: Workspace, config: SampleConfig, prompts: list[Prompt] | N
     )
     name = model_id(workspace, config.model)
     total = Added()
-    with _bar(config.model, len(prompts) * config.k) as advance:
-        for start in range(0, len(prompts), CHUNK):
-            part = prompts[start : start + CHUNK]
+    with _bar(config.model, len(rows) * config.k) as advance:
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
             answers = generate(
                 model,
-                [chat.prompt(prompt.messages) for prompt in part],
+                [ids for _, ids in part],
                 settings,
                 stop=frozenset([chat.eos]),
                 pad=chat.pad,
@@ -57,8 +66,8 @@ def sample(workspace: Workspace, config: SampleConfig, prompts: list[Prompt] | N
                     sampling=settings,
                     finish_reason=episode.finish_reason,
                 )
-                for prompt, row in zip(part, answers)
-                for index, episode in enumerate(row)
+                for (prompt, _), drawn in zip(part, answers)
+                for index, episode in enumerate(drawn)
             )
     return total
 
