@@ -86,13 +86,13 @@ class Person:
         assert self.page.status_code == status, (path, self.page.status_code, self.page.text[:2000])
         return self.page
 
-    def send(self, action: str, status: int = 200, **changes):
+    def send(self, address: str, status: int = 200, **changes):
         """Fill in the form with this action on the page that is open, and send it."""
-        fields = fields_of(self.page.text, action)
+        fields = fields_of(self.page.text, address)
         for name, value in changes.items():
-            fields[name.replace("__", ".")] = value
-        self.page = self.client.post(action, data=fields)
-        assert self.page.status_code == status, (action, self.page.status_code, self.page.text[:3000])
+            fields[name] = value
+        self.page = self.client.post(address, data=fields)
+        assert self.page.status_code == status, (address, self.page.status_code, self.page.text[:3000])
         return self.page
 
     @property

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import SQLAlchemyError
 
 from preceptor.labelling.access import PASSWORD_CHARACTERS, Labeler, Posted, form_body, gate_of, visitor
 from preceptor.labelling.forms import Problem
 from preceptor.labelling.pages import go, render
 from preceptor.labelling.questions import SUBJECTS
 from preceptor.store.accounts import User, normal_email
+from preceptor.store.connect import DatabaseFailure
 
 router = APIRouter()
 
@@ -20,7 +20,7 @@ def health(request: Request) -> Response:
     """Ready when the database answers."""
     try:
         request.app.state.accounts.has_admin()
-    except SQLAlchemyError as error:
+    except DatabaseFailure as error:
         return JSONResponse({"status": "the database does not answer", "error": type(error).__name__}, 503)
     return JSONResponse({"status": "ok"})
 

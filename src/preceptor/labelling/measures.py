@@ -91,7 +91,8 @@ class Meter:
 
     def read(self) -> Measures:
         with self._lock:
-            key = (self.oversight.newest(), self.store.counts()["rankings"])
+            people = str(self.oversight.labeler_names())
+            key = (self.oversight.newest(), self.store.counts()["rankings"], people)
             if key != self._key:
                 self._last = measure(self.store, self.oversight)
                 self._key = key

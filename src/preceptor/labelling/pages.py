@@ -182,7 +182,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         "place": request.app.state.workspace_name,
         "settings": Blank(settings),
         "theme": settings.get("theme", ""),
-        "keys": settings.get("keys", "on"),
+        "single_keys": settings.get("keys", "on"),
     }
     if "fields" in values:
         values["fields"] = Blank(values["fields"])
