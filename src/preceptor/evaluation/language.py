@@ -20,7 +20,8 @@ _COMMON_WORDS = {
         "de": "der die das und ist nicht ein eine ich sie mit zu den von auf für es dem im sich auch wie wir werden",
         "fr": "le la les et est un une des que pour dans je vous il ne pas qui sur avec du au ce cette sont nous",
         "es": "el la los las y es un una que de en para por con no se su como pero más está del lo sus son al qué",
-        "it": "il la che di e è un una per non con sono del della si le gli questo come mi anche nel ma dei sulla nella alla dalla dello sono perché cosa",
+        "it": "il la che di e è un una per non con sono del della si le gli questo come mi anche nel ma dei "
+        "sulla nella alla dalla dello perché cosa",
         "pt": "o a os as e é um uma que de em para por com não se do da no na seu sua mais como você são",
         "nl": "de het een en is van ik niet dat in op te met voor zijn je er maar aan ook hij zij wij naar",
         "fi": "ja on ei se että hän oli en mutta myös kun niin ovat tai jos mitä minä sinä tämä joka voi olla kuin",
@@ -32,7 +33,8 @@ _COMMON_WORDS = {
         "id": "yang dan di ini itu dengan untuk tidak dari dalam adalah saya akan pada juga ke karena bisa ada anda",
     },
     "CYRILLIC": {
-        "ru": "и в не на что я он с как это по но из у за вы так же от для бы все она мы они есть был быть чем почему если когда где только",
+        "ru": "и в не на что я он с как это по но из у за вы так же от для бы все она мы они есть был быть "
+        "чем почему если когда где только",
         "bg": "и на да се за не от в са е че по това като със си ще или към когато който която съм много",
         "uk": "і в не на що я він з як це по але та у за ви так від для є ми вони бути також її",
     },
