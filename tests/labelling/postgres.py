@@ -1,0 +1,54 @@
+"""A PostgreSQL server of the test's own: Debian's binaries, a socket in a temporary folder, no network."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")) if Path("/usr/lib/postgresql").is_dir() else []
+
+
+def found() -> bool:
+    return bool(BINARIES)
+
+
+@contextmanager
+def server():
+    """Yields the URL of an empty database. The server refuses to run as root, so root starts it as `nobody`."""
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a short path: a socket's name has 107 bytes
+    binaries = BINARIES[-1].parent
+    user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    if user:
+        shutil.chown(folder, "nobody", "nogroup")
+    data = folder / "data"
+    locale = ["--no-locale", "--encoding=UTF8"]
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "preceptor", "-A", "trust", *locale],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+        **user,
+    )
+    command = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "max_connections=200"]
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
+    url = f"postgresql://preceptor@/postgres?host={folder}"
+    try:
+        for _ in range(100):
+            ready = subprocess.run(
+                [binaries / "pg_isready", "-h", folder, "-U", "preceptor"], capture_output=True, check=False
+            )
+            if ready.returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError((folder / "log").read_text())
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)

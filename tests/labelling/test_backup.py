@@ -1,0 +1,134 @@
+"""Copies made and put back while people work, and migrations up and down, on both databases."""
+
+import threading
+
+import postgres
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from persons import join, make_workspace, rank_next, rank_queue
+from sqlalchemy import inspect
+
+from preceptor.errors import UserError
+from preceptor.labelling.app import create_app
+from preceptor.store.backup import back_up, restore
+from preceptor.store.connect import downgrade, upgrade
+from preceptor.store.schema import metadata
+
+BOTH = [
+    "sqlite",
+    pytest.param(
+        "postgresql",
+        marks=[
+            pytest.mark.postgresql,
+            pytest.mark.skipif(not postgres.found(), reason="no PostgreSQL binaries under /usr/lib/postgresql"),
+        ],
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def pg_url():
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=BOTH)
+def any_workspace(request, tmp_path):
+    settings = ""
+    if request.param == "postgresql":
+        settings = f'database = "{request.getfixturevalue("pg_url")}"\n'
+    made = make_workspace(tmp_path / "ws", settings)
+    yield made
+    with made.store.write() as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
+    made.store.close()
+
+
+def everything(store) -> dict[str, list]:
+    with store.read() as connection:
+        return {
+            table.name: sorted(map(repr, connection.execute(table.select()).all())) for table in metadata.sorted_tables
+        }
+
+
+def test_work_on_either_database(any_workspace):
+    app = create_app(any_workspace, writes_per_minute=100_000)
+    rank_queue(app, overlap_share=1.0)
+    for _ in range(2):
+        person = join(app)
+        rank_next(person, "12233")
+        person.open("/history")
+        person.open("/settings")
+    researcher = join(app, "researcher")
+    for path in ("/round", "/queues", "/labelers", "/agreement", "/review", "/screening", "/export"):
+        researcher.open(path)
+    events = researcher.open("/export/events.jsonl").text.splitlines()
+    assert len(events) == 2
+    assert len(list(any_workspace.store.rankings())) == 2
+
+
+@pytest.mark.parametrize("name", ["copy.db", "copy.jsonl.zst"])
+def test_a_copy_made_during_work_is_one_moment_and_goes_back_whole(any_workspace, tmp_path, name):
+    if name.endswith(".db") and any_workspace.store.engine.dialect.name != "sqlite":
+        pytest.skip("page copies are for SQLite")
+    app = create_app(any_workspace, writes_per_minute=100_000)
+    rank_queue(app, overlap_share=1.0, overlap_labels=100)
+    people = [join(app) for _ in range(3)]
+    stop = threading.Event()
+
+    def work(person):
+        for _ in range(6):
+            if not stop.is_set():
+                rank_next(person, "12345")
+
+    threads = [threading.Thread(target=work, args=(person,)) for person in people]
+    for thread in threads:
+        thread.start()
+    back_up(any_workspace.store, tmp_path / name)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    rank_queue(app, name="made after the copy")
+    restore(any_workspace.store, tmp_path / name)
+    names = [queue.name for queue in app.state.queues.queues()]
+    assert names == ["Rank"]
+    before = everything(any_workspace.store)
+    rankings = len(list(any_workspace.store.rankings()))
+    submitted = [row for row in app.state.oversight.events() if row["withdrawn_at"] is None]
+    assert rankings == len(submitted)  # rows and submissions are of the same moment
+    back_up(any_workspace.store, tmp_path / f"again-{name}")
+    restore(any_workspace.store, tmp_path / f"again-{name}")
+    assert everything(any_workspace.store) == before
+    people[0].open("/home")
+    app.state.accounts.note("somebody", "after the restore")
+
+
+def test_a_damaged_or_foreign_file_changes_nothing(any_workspace, tmp_path):
+    store = any_workspace.store
+    good = tmp_path / "good.jsonl.zst"
+    back_up(store, good)
+    before = everything(store)
+    (tmp_path / "cut.jsonl.zst").write_bytes(good.read_bytes()[:-200])
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "fake.db").write_bytes(b"SQLite format 3\x00" + b"x" * 5000)
+    for name in ("cut.jsonl.zst", "text", "fake.db", "missing"):
+        with pytest.raises(UserError):
+            restore(store, tmp_path / name)
+        assert everything(store) == before
+    with pytest.raises(UserError, match="never overwrites"):
+        back_up(store, good)
+
+
+def test_migrations_go_up_and_down_and_give_the_tables_of_the_code(any_workspace):
+    engine = any_workspace.store.engine
+    downgrade(engine, "0001")
+    tables = set(inspect(engine).get_table_names())
+    assert "rankings" in tables
+    assert "submissions" not in tables
+    downgrade(engine, "base")
+    assert set(inspect(engine).get_table_names()) <= {"alembic_version"}
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
