@@ -92,7 +92,7 @@ class Answer:
         self.text = ""  # all that was read
         self.sent = 0  # characters of it that were given out, or left out at the front
         self.held: list[Drawn] = []
-        self.finished = False
+        self.begun = self.finished = False
 
     def push(self, token: int, finish: Finish | None, logprob: float = 0.0, top: Sequence = ()) -> Piece | None:
         """What there is to show after one more token; None when nothing is. After a piece with `finish` no more."""

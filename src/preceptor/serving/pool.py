@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from sqlalchemy import func, select
-
 from preceptor.intake.dedup import CommonPrefix, NearDuplicates
 from preceptor.intake.importing import MAX_TOKENS, estimated_tokens
 from preceptor.intake.pii import mask
 from preceptor.intake.splits import CAP, split_of
 from preceptor.store import Workspace
-from preceptor.store.schema import prompts
 from preceptor.types import Completion, Message, Prompt
 
 Outcome = Literal["kept", "known", "duplicate", "over-cap", "too-long", "no-instruction", "bad-text"]
@@ -51,8 +48,7 @@ class Pool:
                     known = store.prompts_by_id([prompt.id], connection).get(prompt.id)
                     if known is not None:
                         return ("known" if known.consent else "duplicate"), prompt
-                    count = select(func.count()).select_from(prompts).where(prompts.c.user_id == user_id)
-                    if connection.execute(count).scalar_one() >= CAP:
+                    if store.count_prompts_of(user_id, connection) >= CAP:
                         return "over-cap", prompt
                     if prefixes.find_or_add(prompt.id, prompt.text) or near.find_or_add(prompt.id, prompt.text):
                         return "duplicate", prompt

@@ -187,7 +187,9 @@ def _no_constant(name: str) -> float:
 
 
 def _explain(error: ValidationError) -> Exception:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    # Where several types are possible, the fault inside the right one says more than that it is not another one.
+    first = max(errors, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
     place = ".".join(str(part) for part in first["loc"] if not _names_a_type(part))[:200]
     if first["type"] == "missing":
         return bad(f"{place} is missing", place, "missing_required_parameter")

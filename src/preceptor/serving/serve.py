@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 from contextlib import suppress
 
 import uvicorn
@@ -11,6 +12,10 @@ from preceptor.errors import UserError
 from preceptor.serving.app import create_app
 from preceptor.serving.settings import ServeConfig
 from preceptor.store import Workspace
+
+# Seconds after which a thread that computes lets another one run. At Python's 5 ms, the event loop waits longer for the
+# models' threads than its own work takes.
+SWITCH = 0.0005
 
 
 def serve(workspace: Workspace, config: ServeConfig | None = None) -> None:
@@ -39,6 +44,7 @@ def run(app: FastAPI, config: ServeConfig) -> None:
             timeout_graceful_shutdown=config.drain_seconds,
         )
     )
+    sys.setswitchinterval(SWITCH)
     # uvicorn drains at SIGTERM, then sends the signal again to whoever handled it before: that shall not kill us.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
