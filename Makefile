@@ -37,7 +37,8 @@ test-all: $(STAMP)
 	$(TEST)
 
 bench: $(STAMP)
-	set -e; for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python $$file; done
+	test -f demo/results.json || $(BIN)/preceptor demo --dir demo
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving.py demo
 
 lint: $(STAMP)
 	$(BIN)/ruff check

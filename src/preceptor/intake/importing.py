@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
-
 from preceptor.errors import UserError
 from preceptor.intake.dedup import THRESHOLD, CommonPrefix, NearDuplicates
 from preceptor.intake.files import stem
@@ -25,6 +23,7 @@ from preceptor.intake.report import Report
 from preceptor.intake.splits import CAP, SHARES, check_shares, split_of
 from preceptor.intake.spool import Entry, Spool
 from preceptor.store import Added, Workspace
+from preceptor.store.store import Connection
 from preceptor.types import Completion, Demonstration, Labeler, Prompt, Ranking, Sampling, Source, Split
 
 BATCH = 500

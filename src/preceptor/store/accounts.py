@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from preceptor.store.schema import labelers
+from preceptor.store.schema import Row, labelers
 from preceptor.store.schema_labelling import audit, invites, screening_members, sessions, users
 from preceptor.store.store import Store
 from preceptor.types import Labeler
@@ -81,7 +81,7 @@ class Accounts:
         with self.store.write() as connection:
             self.record(connection, actor, action, subject, **detail)
 
-    def trail(self, limit: int = 200, before: int | None = None) -> list[Mapping[str, Any]]:
+    def trail(self, limit: int = 200, before: int | None = None) -> list[Row]:
         """The newest lines of the audit trail; `before` is the id of the oldest line already seen."""
         query = select(audit).order_by(audit.c.id.desc()).limit(limit)
         if before is not None:
@@ -166,12 +166,12 @@ class Accounts:
             self.record(connection, made_by, "link made", row["id"], role=role, cohort=cohort, user=user_id)
         return token
 
-    def find_invite(self, token: str) -> Mapping[str, Any] | None:
+    def find_invite(self, token: str) -> Row | None:
         """The open invitation of this token; none where it is unknown, used, revoked or too old."""
         with self.store.read() as connection:
             return connection.execute(self._open_invite(token)).mappings().first()
 
-    def invites(self) -> list[Mapping[str, Any]]:
+    def invites(self) -> list[Row]:
         """Invitations that still wait."""
         query = select(invites).where(invites.c.used_at.is_(None), invites.c.revoked_at.is_(None))
         with self.store.read() as connection:
@@ -296,7 +296,7 @@ class Accounts:
                 connection.execute(update(sessions).where(sessions.c.id == session_id).values(fresh))
         return User(**values), session_id
 
-    def sessions(self, user_id: str | None = None) -> list[Mapping[str, Any]]:
+    def sessions(self, user_id: str | None = None) -> list[Row]:
         """Live sessions with the user's name, newest first."""
         query = (
             select(sessions, users.c.name, users.c.pseudonym)

@@ -5,9 +5,11 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from preceptor.errors import UserError, need_extra
+
+DatabaseFailure = SQLAlchemyError  # what a call of the store raises when the database does not answer
 
 
 def connect(url: str) -> Engine:

@@ -3,13 +3,12 @@
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import insert, select, update
 
 from preceptor.errors import UserError
+from preceptor.store.schema import Row
 from preceptor.store.schema_serving import api_keys
 from preceptor.store.store import Store
 
@@ -94,5 +93,5 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _key(row: Mapping[str, Any]) -> ApiKey:
+def _key(row: Row) -> ApiKey:
     return ApiKey(**{name: value for name, value in row.items() if name != "key_hash"})

@@ -16,6 +16,7 @@ from preceptor.errors import UserError
 from preceptor.store import schema
 from preceptor.store.accounts import new_id
 from preceptor.store.queues import Queue
+from preceptor.store.schema import Row
 from preceptor.store.schema_labelling import assignments, drafts, queues, submissions, tasks
 from preceptor.store.store import Store, completion_of, prompt_of
 from preceptor.types import Completion, Demonstration, Prompt, Ranking, Rating
@@ -111,7 +112,7 @@ class Labelling:
             completions=tuple(by_id[key] for key in row["shown"]),
         )
 
-    def in_hand(self, labeler_id: str) -> list[Mapping[str, Any]]:
+    def in_hand(self, labeler_id: str) -> list[Row]:
         """Items this labeler holds, the last touched first, with the queue's kind and the time of the last draft."""
         saved = select(func.max(drafts.c.saved_at)).where(drafts.c.assignment_id == assignments.c.id)
         query = (
@@ -154,7 +155,7 @@ class Labelling:
         with self.store.read() as connection:
             return self._by_key(connection, assignment_id, key)
 
-    def history(self, labeler_id: str, limit: int = 50, before: float | None = None) -> list[Mapping[str, Any]]:
+    def history(self, labeler_id: str, limit: int = 50, before: float | None = None) -> list[Row]:
         """The labeler's own submissions, newest first, with the prompt's messages."""
         query = (
             select(submissions, schema.prompts.c.messages, assignments.c.version.label("current"))
@@ -314,7 +315,7 @@ class Labelling:
 
     # -- inside a transaction -------------------------------------------------------------------------------
 
-    def _reopen(self, connection: Connection, own: Mapping[str, Any], found: Mapping[str, Any], now: float) -> None:
+    def _reopen(self, connection: Connection, own: Row, found: Row, now: float) -> None:
         """After an undo: the lease runs again if the place is free, and what was said is a draft again."""
         if found["kind"] == "report":
             connection.execute(update(tasks).where(tasks.c.id == own["task_id"]).values(state="open"))
@@ -328,7 +329,7 @@ class Labelling:
             connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(revision=number))
         self._settle(connection, own["task_id"])
 
-    def _own(self, connection: Connection, assignment_id: str, labeler_id: str) -> Mapping[str, Any]:
+    def _own(self, connection: Connection, assignment_id: str, labeler_id: str) -> Row:
         query = select(assignments).where(assignments.c.id == assignment_id, assignments.c.labeler_id == labeler_id)
         row = connection.execute(query.with_for_update()).mappings().first()
         if row is None:
@@ -340,7 +341,7 @@ class Labelling:
         row = connection.execute(query).mappings().first()
         return _submitted(row, fresh=False) if row else None
 
-    def _touch(self, connection: Connection, own: Mapping[str, Any], spent: float | None, **values: Any) -> float:
+    def _touch(self, connection: Connection, own: Row, spent: float | None, **values: Any) -> float:
         """Add to the time on task. What the page says is believed up to the time that passed on the server."""
         now = self.now()
         passed = max(0.0, now - own["touched_at"])
@@ -389,6 +390,6 @@ class Labelling:
         return done, task.wanted
 
 
-def _submitted(row: Mapping[str, Any], fresh: bool = True) -> Submitted:
+def _submitted(row: Row, fresh: bool = True) -> Submitted:
     names = ("id", "version", "at", "kind", "body")
     return Submitted(**{name: row[name] for name in names}, fresh=fresh)

@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select
 
 from preceptor.store import schema
 from preceptor.store.accounts import Accounts
+from preceptor.store.schema import Row
 from preceptor.store.schema_labelling import assignments, queues, rubric_notes, screening_scores, submissions, tasks
 from preceptor.store.schema_labelling import users as users_table
 from preceptor.store.store import Store, prompt_of
@@ -52,7 +53,7 @@ class Oversight:
     def rubric(self, rubric_id: str) -> Rubric | None:
         return next((rubric for rubric in self.store.rubrics() if rubric.id == rubric_id), None)
 
-    def rubric_notes(self) -> list[Mapping[str, Any]]:
+    def rubric_notes(self) -> list[Row]:
         """Every guide with what changed in it, by whom and when; the newest first."""
         columns = [schema.rubrics.c[name] for name in ("id", "purpose", "version", "text")]
         query = select(*columns, rubric_notes.c.change, rubric_notes.c.author, rubric_notes.c.at)
@@ -77,7 +78,7 @@ class Oversight:
         table = schema.completions
         query = select(table.c.model_id, func.count()).group_by(table.c.model_id).order_by(table.c.model_id)
         with self.store.read() as connection:
-            return [tuple(row) for row in connection.execute(query)]
+            return [(name, count) for name, count in connection.execute(query)]
 
     # -- work -----------------------------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ class Oversight:
             for row in connection.execute(query).mappings():
                 yield {name: value for name, value in row.items() if name != "key"}
 
-    def labeler_names(self) -> dict[str, Mapping[str, Any]]:
+    def labeler_names(self) -> dict[str, Row]:
         """Labeler id -> `pseudonym`, `cohort`, `role`, `state`; imported and simulated labelers have no role."""
         query = select(schema.labelers.c.id, schema.labelers.c.name, schema.labelers.c.cohort)
         query = query.add_columns(users_table.c.pseudonym, users_table.c.role, users_table.c.state)

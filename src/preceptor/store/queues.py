@@ -3,16 +3,16 @@
 import hashlib
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, text, update
 
 from preceptor.errors import UserError
 from preceptor.store.accounts import new_id
-from preceptor.store.schema import completions, demonstrations, prompts
+from preceptor.store.schema import Row, completions, demonstrations, prompts
 from preceptor.store.schema_labelling import assignments, queues, screening_members, submissions, tasks
 from preceptor.store.store import Store
 
@@ -116,7 +116,7 @@ class Queues:
 
     def _material(self, connection: Connection, queue: Queue) -> Iterator[tuple[str, list[str]]]:
         """(prompt id, completion ids) for each prompt that fits."""
-        fits = [prompts.c.consent.is_(True)]
+        fits: list[ColumnElement[bool]] = [prompts.c.consent.is_(True)]
         if queue.split != "any":
             fits.append(prompts.c.split == queue.split)
         if queue.kind == "demonstration":
@@ -132,9 +132,9 @@ class Queues:
         for prompt_id, group in groupby(rows, key=lambda row: row.prompt_id):
             shuffled = sorted(group, key=lambda row: draw(queue.seed, "answer", row.id))
             if queue.kind == "compare":
-                chosen = [next((row.id for row in shuffled if row.model_id == name), None) for name in queue.models]
-                if None not in chosen:
-                    yield prompt_id, chosen
+                firsts = {row.model_id: row.id for row in reversed(shuffled)}
+                if all(name in firsts for name in queue.models):
+                    yield prompt_id, [firsts[name] for name in queue.models]
                 continue
             distinct = {row.text: row.id for row in reversed(shuffled)}  # two equal answers are shown as one
             chosen = [row.id for row in shuffled if distinct[row.text] == row.id][: queue.k_max]
@@ -230,7 +230,7 @@ class Queues:
         connection.execute(insert(assignments).values(row))
         return row["id"]
 
-    def open_to(self, labeler_id: str, *, cohort: str, trial: bool) -> list[Mapping[str, Any]]:
+    def open_to(self, labeler_id: str, *, cohort: str, trial: bool) -> list[Row]:
         """The open queues a labeler may work on, each with `waiting`, the number of items for them."""
         now = self.now()
         with self.store.read() as connection:
@@ -277,7 +277,7 @@ class Queues:
         with self.store.write() as connection:
             connection.execute(update(tasks).where(tasks.c.id == task_id).values(state=state))
 
-    def halted(self) -> list[Mapping[str, Any]]:
+    def halted(self) -> list[Row]:
         """Reported items with the reasons, newest first."""
         query = (
             select(submissions.c.id, submissions.c.task_id, submissions.c.body, submissions.c.at, prompts.c.messages)

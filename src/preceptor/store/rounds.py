@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
 from preceptor.errors import UserError
 from preceptor.store import schema
 from preceptor.store.accounts import Accounts, new_id
+from preceptor.store.schema import Row
 from preceptor.store.schema_labelling import (
     queues,
     screening_members,
@@ -49,14 +49,14 @@ class Screenings:
             connection.execute(insert(screenings).values(row))
         return row["id"]
 
-    def screening(self, screening_id: str) -> Mapping[str, Any]:
+    def screening(self, screening_id: str) -> Row:
         with self.store.read() as connection:
             row = connection.execute(select(screenings).where(screenings.c.id == screening_id)).mappings().first()
         if row is None:
             raise LookupError(screening_id)
         return row
 
-    def screenings(self) -> list[Mapping[str, Any]]:
+    def screenings(self) -> list[Row]:
         members = select(func.count()).where(screening_members.c.screening_id == screenings.c.id).scalar_subquery()
         query = select(screenings, members.label("members")).order_by(screenings.c.created_at.desc())
         with self.store.read() as connection:
@@ -68,7 +68,7 @@ class Screenings:
         with self.store.read() as connection:
             return connection.execute(query.where(queues.c.screening_id == screening_id)).scalar_one()
 
-    def members(self, screening_id: str) -> list[Mapping[str, Any]]:
+    def members(self, screening_id: str) -> list[Row]:
         query = (
             select(screening_members, users.c.pseudonym, users.c.id.label("user_id"), users.c.state)
             .join(users, users.c.labeler_id == screening_members.c.labeler_id)
@@ -78,7 +78,7 @@ class Screenings:
         with self.store.read() as connection:
             return list(connection.execute(query).mappings())
 
-    def rounds_of(self, labeler_id: str) -> list[Mapping[str, Any]]:
+    def rounds_of(self, labeler_id: str) -> list[Row]:
         """The rounds this labeler takes part in, with their own topics in `chosen`."""
         query = (
             select(screenings, screening_members.c.topics.label("chosen"), screening_members.c.decision)

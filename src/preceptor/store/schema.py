@@ -1,5 +1,8 @@
 """The tables of the loop. Alembic's versions in `migrations/` must lead to exactly these (a test compares)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import (
     Boolean,
     Column,
@@ -15,6 +18,8 @@ from sqlalchemy import (
     func,
 )
 from sqlalchemy.types import JSON
+
+Row = Mapping[Any, Any]  # a row of the database: column name -> value
 
 metadata = MetaData(
     naming_convention={

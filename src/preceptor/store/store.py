@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from preceptor.errors import UserError
 from preceptor.store import schema
 from preceptor.store.connect import connect
+from preceptor.store.schema import Row
 from preceptor.types import (
     Completion,
     Demonstration,
@@ -152,6 +153,12 @@ class Store:
         for row in self._rows(query, table.c.id, ids):
             yield prompt_of(row)
 
+    def count_prompts_of(self, user_id: str, within: Connection) -> int:
+        """Prompts of one user, as the transaction `within` sees them."""
+        table = schema.prompts
+        query = select(func.count()).select_from(table).where(table.c.user_id == user_id)
+        return within.execute(query).scalar_one()
+
     def prompts_by_id(self, ids: Iterable[str], within: Connection) -> dict[str, Prompt]:
         """Those of `ids` that are there, as the transaction `within` sees them; at most a few thousand ids."""
         query = select(schema.prompts).where(schema.prompts.c.id.in_(list(ids)))
@@ -196,7 +203,7 @@ class Store:
             query = query.where(table.c.kind == kind)
         return [Release(**_without(row, "created", "filters")) for row in self._rows(query)]
 
-    def corpora(self) -> list[Mapping[str, Any]]:
+    def corpora(self) -> list[Row]:
         return list(self._rows(select(schema.corpora).order_by(schema.corpora.c.name)))
 
     def counts(self) -> dict[str, int]:
@@ -207,7 +214,7 @@ class Store:
                 for table in schema.metadata.sorted_tables
             }
 
-    def _joined(self, table: Table, split: str | None, cohort: str | None = None) -> Iterator[Mapping[str, Any]]:
+    def _joined(self, table: Table, split: str | None, cohort: str | None = None) -> Iterator[Row]:
         own = [column.label(f"{table.name}.{column.name}") for column in table.c]
         prompt = [column.label(f"prompts.{column.name}") for column in schema.prompts.c]
         query = select(*own, *prompt).join_from(table, schema.prompts, table.c.prompt_id == schema.prompts.c.id)
@@ -218,7 +225,7 @@ class Store:
             query = query.where(schema.labelers.c.cohort == cohort)
         yield from self._rows(query.order_by(table.c.id))
 
-    def _rows(self, query, column=None, ids: Iterable[str] | None = None) -> Iterator[Mapping[str, Any]]:
+    def _rows(self, query, column: Any = None, ids: Iterable[str] | None = None) -> Iterator[Row]:
         """Rows as they come, a few hundred in memory at a time; with `ids`, only rows whose `column` is in them."""
         with self.engine.connect().execution_options(yield_per=BATCH) as connection:
             if ids is None:
@@ -248,27 +255,29 @@ def _completion_row(completion: Completion) -> dict[str, Any]:
     return row | row.pop("sampling")
 
 
-def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _without(row: Row, *names: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in names}
 
 
-def _own(row: Mapping[str, Any], table: Table) -> dict[str, Any]:
+def _own(row: Row, table: Table) -> dict[str, Any]:
     prefix = f"{table.name}."
     return {key[len(prefix) :]: row[key] for key in row if key.startswith(prefix) and key != f"{prefix}created"}
 
 
-def prompt_of(row: Mapping[str, Any]) -> Prompt:
+def prompt_of(row: Row) -> Prompt:
     values = _without(row, "created")
     values["messages"] = tuple(Message(**message) for message in values["messages"])
     return Prompt(**values)
 
 
-def completion_of(row: Mapping[str, Any]) -> Completion:
+def completion_of(row: Row) -> Completion:
     values = _without(row, "created")
     sampling = Sampling(**{name: values.pop(name) for name in ("temperature", "top_p", "max_new_tokens", "seed")})
     return Completion(sampling=sampling, **values)
 
 
-def ranking_of(row: Mapping[str, Any]) -> Ranking:
+def ranking_of(row: Row) -> Ranking:
     values = _without(row, "created")
-    return Ranking(**values | {"completion_ids": tuple(values["completion_ids"]), "ranks": tuple(values["ranks"])})
+    for name in ("completion_ids", "ranks"):
+        values[name] = tuple(values[name])
+    return Ranking(**values)
