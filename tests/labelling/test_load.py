@@ -1,0 +1,59 @@
+"""A hundred labelers, each submitting every five seconds for a minute, on SQLite."""
+
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+from hammer import Labeler, Server, comparison_queue, people
+from persons import make_workspace
+
+from preceptor.labelling.app import create_app
+
+
+@pytest.mark.slow
+def test_a_hundred_labelers(tmp_path, capsys):
+    people_count, every, seconds = 100, 5.0, 60.0
+    workspace = make_workspace(tmp_path / "ws", prompts=400)
+    create_app(workspace)
+    comparison_queue(workspace)
+    staff = people(workspace, people_count)
+    server = Server(workspace.root, tmp_path / "log")
+    server.start()
+    labelers = [Labeler(server.port, cookie, rng=random.Random(n)) for n, (_, cookie) in enumerate(staff)]
+    started = time.monotonic()
+
+    def work(number: int, labeler: Labeler) -> None:
+        due = started + every * number / people_count  # spread over the five seconds
+        try:
+            while due < started + seconds:
+                time.sleep(max(0.0, due - time.monotonic()))
+                assert labeler.once(len(labeler.acknowledged))
+                due += every
+        except Exception as error:
+            labeler.error = repr(error)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in enumerate(labelers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - started
+    server.stop()
+    log = (tmp_path / "log").read_text()
+    times = np.array([spent for labeler in labelers for _, spent in labeler.seconds])
+    posts = np.array([spent for labeler in labelers for method, spent in labeler.seconds if method == "POST"])
+    done = sum(len(labeler.acknowledged) for labeler in labelers)
+    with capsys.disabled():
+        print(
+            f"\n{done} submissions, {len(times)} requests in {took:.0f} s: median {1000 * np.median(times):.0f} ms, "
+            f"p99 {1000 * np.quantile(times, 0.99):.0f} ms, writes p99 {1000 * np.quantile(posts, 0.99):.0f} ms, "
+            f"slowest {1000 * times.max():.0f} ms"
+        )
+    assert [labeler.error for labeler in labelers if labeler.error] == []
+    assert "database is locked" not in log
+    assert '"status": 5' not in log
+    assert done == len(list(workspace.store.rankings())) == people_count * seconds / every
+    assert np.quantile(times, 0.99) < 0.5
+    workspace.store.close()

@@ -1,0 +1,99 @@
+"""Eight people label while the server is killed again and again. What was acknowledged is there, once."""
+
+import random
+import time
+
+import postgres
+import pytest
+from hammer import Labeler, Server, comparison_queue, people, run_all
+from persons import make_workspace
+from sqlalchemy import select
+
+from preceptor.labelling.app import create_app
+from preceptor.store.schema_labelling import assignments, drafts, submissions
+
+SHORT, LONG = (15.0, 4), (60.0, 10)
+needs_postgres = pytest.mark.skipif(not postgres.found(), reason="no PostgreSQL binaries under /usr/lib/postgresql")
+
+
+@pytest.mark.parametrize(
+    ("database", "seconds", "kills"),
+    [
+        pytest.param("sqlite", *SHORT, id="sqlite-short"),
+        pytest.param("sqlite", *LONG, id="sqlite", marks=pytest.mark.slow),
+        pytest.param(
+            "postgresql", *LONG, id="postgresql", marks=[pytest.mark.slow, pytest.mark.postgresql, needs_postgres]
+        ),
+    ],
+)
+def test_kill_nine_loses_nothing(tmp_path, database, seconds, kills, record_property, capsys):
+    if database == "sqlite":
+        report = hammer_and_kill(tmp_path, "", seconds, kills)
+    else:
+        with postgres.server() as url:
+            report = hammer_and_kill(tmp_path, f'database = "{url}"\n', seconds, kills)
+    with capsys.disabled():
+        print(f"\n{database}: {report}")
+    record_property("report", report)
+
+
+def hammer_and_kill(folder, settings: str, seconds: float, kills: int) -> dict[str, int]:
+    workspace = make_workspace(folder / "ws", settings + "[web]\nwrites_per_minute = 100000\n", prompts=600)
+    create_app(workspace)  # the guides
+    comparison_queue(workspace)
+    staff = people(workspace, 8)
+    server = Server(workspace.root, folder / "log")
+    rng = random.Random(3)
+    server.start()
+    try:
+        until = time.monotonic() + seconds
+        labelers = [Labeler(server.port, cookie, rng=random.Random(n)) for n, (_, cookie) in enumerate(staff)]
+        threads = run_all(labelers, until)
+        done = 0
+        for moment in sorted(rng.uniform(0.05, 0.85) for _ in range(kills)):
+            time.sleep(max(0.0, until - seconds * (1 - moment) - time.monotonic()))
+            server.kill()
+            server.start()
+            done += 1
+        for thread in threads:
+            thread.join(120)
+            assert not thread.is_alive()
+    finally:
+        server.stop()
+    assert [labeler.error for labeler in labelers] == [""] * 8, (folder / "log").read_text()[-3000:]
+    report = compare(workspace, labelers)
+    workspace.store.close()
+    return {"kills": done} | report
+
+
+def compare(workspace, labelers) -> dict[str, int]:
+    with workspace.store.read() as connection:
+        found = connection.execute(
+            select(submissions.c.key, submissions.c.assignment_id, submissions.c.body, assignments.c.version).join(
+                assignments, submissions.c.assignment_id == assignments.c.id
+            )
+        ).all()
+        kept = {row.assignment_id: row.fields["note"] for row in connection.execute(select(drafts)).all()}
+    by_key = {row.key: row for row in found}
+    assert len(by_key) == len(found)
+    acknowledged = {key: about for labeler in labelers for key, about in labeler.acknowledged.items()}
+    for key, (item, note) in acknowledged.items():
+        assert by_key[key].assignment_id == item
+        assert by_key[key].body["fields"]["note"] == note
+        assert by_key[key].version == 1
+    assert set(by_key) == set(acknowledged)  # clients try until they hear, so nothing more is there either
+    rankings = list(workspace.store.rankings())
+    assert len(rankings) == len(found)
+    assert len({ranking.id for ranking, _ in rankings}) == len(found)
+    assert [text for labeler in labelers for text in labeler.lost_drafts] == []
+    left = [labeler.last_draft for labeler in labelers if labeler.last_draft]
+    for item, text in left:
+        assert kept[item] == text
+    assert len(acknowledged) > 50
+    return {
+        "acknowledged": len(acknowledged),
+        "found": len(found),
+        "drafts acknowledged": sum(labeler.drafts for labeler in labelers) + len(left),
+        "drafts lost": 0,
+        "retries": sum(labeler.retries for labeler in labelers),
+    }
