@@ -11,6 +11,23 @@ from typing import Any
 
 from preceptor.errors import UserError
 
+# Fields of several stages that count something, and those that are a share.
+COUNTS = (
+    "batch",
+    "minibatch",
+    "micro_batch",
+    "epochs",
+    "inner_epochs",
+    "steps",
+    "context",
+    "max_tokens",
+    "max_new_tokens",
+    "max_prompt_tokens",
+    "ptx_batch",
+    "ptx_context",
+)
+SHARES = ("mix", "dropout", "held_out", "ema")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageConfig:
@@ -40,6 +57,17 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f"precision is {self.precision!r}; choose fp32 or bf16")
+        for name in COUNTS:
+            if getattr(self, name, 1) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in SHARES:
+            if not 0 <= getattr(self, name, 0.0) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it must be at least 0")
+        temperature = getattr(self, "temperature", 1.0)
+        if temperature <= 0:
+            raise UserError(f"temperature is {temperature}; training needs one above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -53,8 +53,11 @@ class Run:
         if not config.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._check_identity()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "run.json", json.dumps(self.identity, indent=2).encode())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "run.json", json.dumps(self.identity, indent=2).encode())
+        except OSError as error:
+            raise UserError(f"cannot start the run in {self.folder}: {error}") from error
         self.state = self._load()
         self.step = int(self.state["step"]) if self.state else 0
         self.last = self._cut_metrics()
@@ -217,8 +220,12 @@ class Run:
 
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(content)
-    temporary.rename(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sha256(path: Path) -> str:
