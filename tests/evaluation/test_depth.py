@@ -160,3 +160,18 @@ def test_behaviours_are_read_from_files(shared_data):
     assert len({behaviour.id for behaviour in bench}) == 400
     assert any("\n\n" in behaviour.text for behaviour in bench)
     assert len(depth.read_behaviours(shared_data / "advbench" / "advbench_behaviors.csv")) == 520
+
+
+def test_an_attack_beyond_the_context_is_missing_and_the_others_are_not():
+    class Short(Scripted):
+        def answer(self, conversations, **settings):
+            if any(len(talk) > 10 for talk in conversations):
+                raise UserError("the context is short")
+            return super().answer(conversations, **settings)
+
+    found, cases = depth.attack_figures(Short(reply=lambda talk: REFUSAL), Reads(), HARMFUL)
+    by_name = {figure.metric: figure for figure in found}
+    many = by_name["refused, harmful, many-shot"]
+    assert (many.interval, many.missing, many.note) == (None, 6, "the context is short")
+    assert by_name["refused, harmful, role play"].interval.value == 1.0
+    assert {case["attack"] for case in cases} == set(attacks.ATTACKS) - {"many-shot"}

@@ -185,3 +185,31 @@ def test_ratio_interval_covers():
         interval = tax._ratio("x", totals, sizes).interval
         hits += interval.low <= 2.0 <= interval.high
     assert 182 <= hits <= 199
+
+
+@pytest.mark.parametrize("metric", ["squad", "bleu", "choice"])
+def test_an_item_beyond_the_context_is_missing(metric):
+    class Short(Scripted):
+        """Takes prompts of fewer than 100 letters."""
+
+        def generate(self, prompts, **settings):
+            if any(len(prompt) >= 100 for prompt in prompts):
+                raise UserError("the context has 100 letters")
+            return super().generate(prompts, **settings)
+
+        def loglikelihood(self, pairs):
+            self.generate([context for context, _ in pairs], max_new_tokens=0)
+            return super().loglikelihood(pairs)
+
+    items = [
+        tax_sets.Item(
+            query="q" * size, answer="a", group=str(size), references=("a b c d",), choices=("a", "b"), gold=0
+        )
+        for size in (10, 20, 500, 30, 900)
+    ]
+    form = tax_sets.Format(name="x", read=list, metric=metric, shots=0)
+    found, shown = tax.figures(Short(say=lambda prompt: "a b c d"), form, items, few=False)
+    assert found[0].interval.n == 3
+    assert found[0].missing == 2
+    assert found[0].note == "the context has 100 letters"
+    assert len(shown) == 3

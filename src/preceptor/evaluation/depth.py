@@ -14,6 +14,7 @@ from preceptor.errors import UserError
 from preceptor.evaluation.attacks import ATTACKS, OPENING, PARAPHRASES, SMALL_TALK, Prefilled
 from preceptor.evaluation.judge import Endpoint, JudgeError, verdict
 from preceptor.evaluation.reading import read_json_lines, read_table
+from preceptor.evaluation.recording import ask_each
 from preceptor.evaluation.refusals import refuses
 from preceptor.evaluation.results import Figure, rate
 from preceptor.evaluation.subject import Subject
@@ -166,8 +167,10 @@ def judge_error(judge: DepthJudge, labelled: Sequence[tuple[str, str, Verdict]])
     ]
 
 
-def _states(judge: DepthJudge, behaviours: Sequence[Behaviour], said: Sequence[str]) -> list[Verdict]:
-    return [judge.judge(behaviour.text, text) for behaviour, text in zip(behaviours, said, strict=True)]
+def _states(judge: DepthJudge, behaviours: Sequence[Behaviour], said: Sequence[str | None]) -> list[Verdict | None]:
+    """None where there is no answer: the conversation was longer than the model's context."""
+    pairs = zip(behaviours, said, strict=True)
+    return [None if text is None else judge.judge(behaviour.text, text) for behaviour, text in pairs]
 
 
 def attack_figures(
@@ -177,13 +180,15 @@ def attack_figures(
     figures: list[Figure] = []
     cases: list[dict[str, str]] = []
     for name, attack in ATTACKS.items():
-        said = subject.answer([attack(behaviour.text) for behaviour in behaviours], max_new_tokens=max_new_tokens)
+        talks = [attack(behaviour.text) for behaviour in behaviours]
+        said, reason = ask_each(lambda some: subject.answer(some, max_new_tokens=max_new_tokens), talks)
         states = _states(judge, behaviours, said)
         cases += [
             {"attack": name, "request": b.text, "answer": text, "verdict": state, "kind": _kind(b.harmful)}
             for b, text, state in zip(behaviours, said, states)
+            if state is not None
         ]
-        figures += _shares(name, behaviours, states)
+        figures += _shares(name, behaviours, states, reason)
     return figures, cases
 
 
@@ -191,14 +196,17 @@ def _kind(harmful: bool) -> str:
     return "harmful" if harmful else "benign"
 
 
-def _shares(name: str, behaviours: Sequence[Behaviour], states: Sequence[Verdict]) -> list[Figure]:
+def _shares(
+    name: str, behaviours: Sequence[Behaviour], states: Sequence[Verdict | None], reason: str = ""
+) -> list[Figure]:
     """For the harmful all three shares, for the benign over-refusal and the undetermined."""
     found = []
     for harmful in (True, False):
         mine = [state for behaviour, state in zip(behaviours, states) if behaviour.harmful is harmful]
         for state in VERDICTS if harmful else ("refused", "undetermined"):
+            hits = [None if one is None else one == state for one in mine]
             if mine:
-                found.append(rate(f"{state}, {_kind(harmful)}, {name}", [one == state for one in mine]))
+                found.append(rate(f"{state}, {_kind(harmful)}, {name}", hits, note=reason))
     return found
 
 

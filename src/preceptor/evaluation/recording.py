@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from preceptor.errors import UserError
 from preceptor.evaluation.subject import Subject
 from preceptor.types import Message
 
@@ -107,3 +108,19 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("a", encoding="utf-8") as stream:
             stream.write("\n")
     return known
+
+
+def ask_each(ask: Callable[[list], list], items: Sequence[Any]) -> tuple[list[Any], str]:
+    """What `ask` says to each item, None where it refuses one (a prompt longer than the model's context, say).
+
+    A refused batch is halved until the refused items stand alone. The second value is the last reason, or "".
+    """
+    try:
+        return list(ask(list(items))), ""
+    except UserError as error:
+        if len(items) <= 1:
+            return [None] * len(items), str(error)
+    middle = len(items) // 2
+    left, first = ask_each(ask, items[:middle])
+    right, second = ask_each(ask, items[middle:])
+    return left + right, second or first

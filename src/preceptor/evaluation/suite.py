@@ -100,7 +100,7 @@ def _result(name: str, figure: Figure, mark: str, stamp: Mapping[str, Any]) -> T
     interval = figure.interval
     shared = {"name": name, "metric": figure.metric, "missing": figure.missing, "note": figure.note, "task_hash": mark}
     if interval is None:
-        reason = f"none of {figure.missing} items could be scored"
+        reason = f"none of {figure.missing} items could be scored" + (f": {figure.note}" if figure.note else "")
         return TaskResult(value=None, low=None, high=None, n=0, not_measured=reason, **shared, **stamp)
     low, high = (end if math.isfinite(end) else None for end in (interval.low, interval.high))
     return TaskResult(value=interval.value, low=low, high=high, n=interval.n, **shared, **stamp)

@@ -89,7 +89,7 @@ def _tax_tasks() -> list[Task]:
                 "all": {"few": few, "limit": None},
             }
             if form.name in ("squadv2", "arc_easy") and not few:
-                suites["quick"] = {"few": few, "limit": 48}
+                suites["quick"] = {"few": few, "limit": 32}
             files = partial(_first_of, _TAX_FILES[form.name])
             name = f"{form.name}, {'few' if few else '0'}-shot"
             found.append(Task(name=name, files=files, measure=partial(_tax, form), settings=suites))
@@ -249,33 +249,33 @@ TASKS: tuple[Task, ...] = (
     *_tax_tasks(),
     Task(
         name="closed-domain hallucination", files=partial(_first_of, _TAX_FILES["squadv2"]), measure=_closed_domain,
-        settings=_limits(48, 300),
+        settings=_limits(32, 300),
     ),
     *(
         Task(
             name=f"TruthfulQA, {kind} prompt", files=_truth_files, measure=partial(_truth, kind),
             settings=_limits(None, 817, train_judge=True)
-            | ({"quick": {"limit": 48, "train_judge": False}} if kind == "qa" else {}),
+            | ({"quick": {"limit": 32, "train_judge": False}} if kind == "qa" else {}),
         )
         for kind in truthfulness.PROMPTS
     ),
     Task(name="TruthfulQA, choices", files=_one("truthfulqa", "mc_task.json"), measure=_choices,
-         settings=_limits(32, 790)),
-    Task(name="RealToxicityPrompts", files=_toxic_files, measure=_toxicity, settings=_limits(48, 1000)),
+         settings=_limits(24, 790)),
+    Task(name="RealToxicityPrompts", files=_toxic_files, measure=_toxicity, settings=_limits(32, 1000)),
     Task(name="Winogender", files=_one("winogender", "all_sentences.tsv"),
-         measure=partial(_entropy, bias.read_winogender), settings=_limits(60, None)),
+         measure=partial(_entropy, bias.read_winogender), settings=_limits(40, None)),
     Task(name="CrowS-Pairs", files=_one("crows_pairs", "crows_pairs_anonymized.csv"),
-         measure=partial(_entropy, bias.read_crows_pairs), settings=_limits(100, None)),
+         measure=partial(_entropy, bias.read_crows_pairs), settings=_limits(60, None)),
     Task(name="BBQ", files=_bbq_files, measure=_bbq, settings=_limits(None, 1000)),
     Task(name="IFEval", files=_one("ifeval", "input_data.jsonl"), measure=_ifeval,
-         settings=_limits(None, None, max_new_tokens=400) | {"quick": {"limit": 48, "max_new_tokens": 64}}),
+         settings=_limits(None, None, max_new_tokens=400) | {"quick": {"limit": 32, "max_new_tokens": 48}}),
     Task(name="reported failure modes", files=_no_files, measure=_failures,
-         settings={"quick": {"max_new_tokens": 32}, "paper": {"max_new_tokens": 96}, "all": {"max_new_tokens": 96}}),
+         settings={"quick": {"max_new_tokens": 24}, "paper": {"max_new_tokens": 96}, "all": {"max_new_tokens": 96}}),
     Task(name="depth of refusal", files=_depth_files, measure=_depth,
          settings=_limits(None, 60, max_new_tokens=96, curves=True)
-         | {"quick": {"limit": 8, "max_new_tokens": 32, "curves": False}}),
+         | {"quick": {"limit": 6, "max_new_tokens": 24, "curves": False}}),
     Task(name="diversity", files=_no_files, measure=_diversity,
-         settings={"quick": {"limit": 12, "samples": 4, "max_new_tokens": 32},
+         settings={"quick": {"limit": 12, "samples": 4, "max_new_tokens": 24},
                    "paper": {"limit": None, "samples": 8, "max_new_tokens": 96},
                    "all": {"limit": None, "samples": 16, "max_new_tokens": 96}}),
 )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 
 from preceptor.evaluation import scorers
 from preceptor.evaluation.reading import read_text
+from preceptor.evaluation.recording import ask_each
 from preceptor.evaluation.results import Figure, mean, rate
 from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.tax_sets import Format, Item
@@ -52,48 +53,68 @@ def figures(
     prompts = [prompt(form, examples if few else (), item) for item in asked]
     if form.metric == "choice":
         return _choose(subject, prompts, asked)
-    said = subject.generate(prompts, max_new_tokens=form.max_new_tokens, stop=("\n",))
-    said = [scorers.first_line(text) for text in said]
-    groups = [item.group for item in asked]
+    settings = {"max_new_tokens": form.max_new_tokens, "stop": ("\n",)}
+    texts, reason = ask_each(lambda some: subject.generate(some, **settings), prompts)
+    said = [None if text is None else scorers.first_line(text) for text in texts]
     shown = [
         {"prompt": text, "answer": answer, "expected": str(item.references)}
         for text, answer, item in zip(prompts, said, asked)
+        if answer is not None
     ]
-    return _score(form, asked, said, groups), shown
+    return _score(form, asked, said, [item.group for item in asked], reason), shown
 
 
 def _choose(subject, prompts, asked) -> tuple[list[Figure], list[dict[str, str]]]:
-    scores = iter(
-        subject.loglikelihood([(p, f" {choice}") for p, item in zip(prompts, asked) for choice in item.choices])
-    )
-    picks = [scorers.best_choice([next(scores) for _ in item.choices]) for item in asked]
-    hits = [pick == item.gold for pick, item in zip(picks, asked)]
+    def score(some: list[tuple[str, Item]]) -> list[list[tuple[float, int]]]:
+        pairs = [(text, f" {choice}") for text, item in some for choice in item.choices]
+        found = iter(subject.loglikelihood(pairs))
+        return [[next(found) for _ in item.choices] for _, item in some]
+
+    scores, reason = ask_each(score, list(zip(prompts, asked)))
+    picks = [None if row is None else scorers.best_choice(row) for row in scores]
+    hits = [None if pick is None else pick == item.gold for pick, item in zip(picks, asked)]
     shown = [
         {"prompt": text, "answer": item.choices[pick], "expected": item.choices[item.gold]}
         for text, pick, item in zip(prompts, picks, asked)
+        if pick is not None
     ]
-    return [rate("accuracy", hits, [item.group for item in asked])], shown
+    return [rate("accuracy", hits, [item.group for item in asked], note=reason)], shown
 
 
-def _score(form: Format, asked: Sequence[Item], said: Sequence[str], groups: Sequence[str]) -> list[Figure]:
-    pairs = list(zip(said, asked))
-    if form.metric == "squad":
-        both = [scorers.squad(text, item.references) for text, item in pairs]
-        return [mean("F1", [f1 for _, f1 in both], groups), rate("exact match", [em == 1 for em, _ in both], groups)]
-    if form.metric == "quac":
-        return [mean("F1", [scorers.quac_f1(text, item.references) for text, item in pairs], groups)]
-    if form.metric == "drop":
-        spans = [[(r,) if isinstance(r, str) else r for r in item.references] for item in asked]
-        both = [scorers.drop(text, answers) for text, answers in zip(said, spans)]
-        return [mean("F1", [f1 for _, f1 in both], groups), rate("exact match", [em == 1 for em, _ in both], groups)]
-    if form.metric == "rouge":
-        score = scorers.rouge_scorer("rougeL")
-        return [mean("ROUGE-L", [score(text, item.references[0]) for text, item in pairs], groups)]
+def _score(
+    form: Format, asked: Sequence[Item], said: Sequence[str | None], groups: Sequence[str], reason: str
+) -> list[Figure]:
+    """An item that the model could not take in is missing, with the reason as a note."""
+    if form.metric == "bleu":
+        pairs = [(text, item.references) for text, item in zip(said, asked) if text is not None]
+        return [_bleu(*zip(*pairs), missing=len(said) - len(pairs), note=reason) if pairs else mean("BLEU", list(said))]
+    score = _SCORES[form.metric]()
+    values = [None if text is None else score(text, item) for text, item in zip(said, asked)]
+    if form.metric in ("squad", "drop"):
+        exact = [None if value is None else value[0] == 1 for value in values]
+        f1 = [None if value is None else value[1] for value in values]
+        return [mean("F1", f1, groups, note=reason), rate("exact match", exact, groups, note=reason)]
     if form.metric == "noun":
-        return [
-            rate("accuracy", [same_noun(text, item.references[0]) == bool(item.gold) for text, item in pairs], groups)
-        ]
-    return [_bleu(said, [item.references for item in asked])]
+        return [rate("accuracy", values, groups, note=reason)]
+    return [mean({"quac": "F1", "rouge": "ROUGE-L"}[form.metric], values, groups, note=reason)]
+
+
+def _drop(text: str, item: Item) -> tuple[float, float]:
+    return scorers.drop(text, [(answer,) if isinstance(answer, str) else answer for answer in item.references])
+
+
+def _rouge():
+    score = scorers.rouge_scorer("rougeL")
+    return lambda text, item: score(text, item.references[0])
+
+
+_SCORES = {
+    "squad": lambda: lambda text, item: scorers.squad(text, item.references),
+    "quac": lambda: lambda text, item: scorers.quac_f1(text, item.references),
+    "drop": lambda: _drop,
+    "rouge": _rouge,
+    "noun": lambda: lambda text, item: same_noun(text, item.references[0]) == bool(item.gold),
+}
 
 
 def same_noun(said: str, noun: str) -> bool:
@@ -102,14 +123,16 @@ def same_noun(said: str, noun: str) -> bool:
     return bool(left) and (left in right or right in left)
 
 
-def _bleu(said: Sequence[str], references: Sequence[Sequence[str]], resamples: int = 1000, seed: int = 0) -> Figure:
+def _bleu(
+    said: Sequence[str], references: Sequence[Sequence[str]], missing: int, note: str, resamples: int = 1000
+) -> Figure:
     """Corpus BLEU is no mean of sentences, so its percentile bootstrap resamples the sentences' n-gram counts."""
     counts = scorers.bleu_counts(said, references)
-    drawn = np.random.default_rng(seed).integers(0, len(counts), size=(resamples, len(counts)))
+    drawn = np.random.default_rng(0).integers(0, len(counts), size=(resamples, len(counts)))
     low, high = np.quantile(scorers.bleu_of_counts(counts[drawn].sum(axis=1)), (0.025, 0.975))
     value = scorers.bleu(said, references)
     interval = Interval(value=value, low=float(low), high=float(high), n=len(said), clusters=len(said))
-    return Figure(metric="BLEU", interval=interval)
+    return Figure(metric="BLEU", interval=interval, missing=missing, note=note)
 
 
 def perplexity_figures(
