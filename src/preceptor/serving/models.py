@@ -117,7 +117,7 @@ class Models:
             model = load_policy(folder)
         except UserError as error:
             raise ApiError(500, str(error), param="model") from error
-        context = self.config.context or context_of(model)
+        context = min(self.config.context or 2**31, context_of(model))
         worker = Worker(name, model, chat.pad, rows=self.config.rows, queue=self.config.queue, context=context)
         served = Served(
             name=name,
