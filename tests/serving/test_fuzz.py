@@ -32,7 +32,8 @@ TEXT = {"model": "alpha", "prompt": "The quick", "max_tokens": 2, "echo": True, 
 VALUES = [
     None, True, False, 0, 1, -1, 2, 3.5, 1e308, -1e-320, 2**31, 2**63, -(2**63), 10**40, "", "a", "\0", "\ud800", 
     "é" * 50, "🙂", [], {}, [[]], [None], ["a", 1], {"a": {}}, [1, 2, 3], [419, 420], [-1], [[1], [2, 3]], [["a"]],
-    "alpha", "beta", "../../etc", {"type": "text"}, [{"role": "user", "content": "x"}], [{"role": "assistant", "content": ""}],
+    "alpha", "beta", "../../etc", {"type": "text"}, [{"role": "user", "content": "x"}],
+    [{"role": "assistant", "content": ""}],
 ]  # fmt: skip
 
 
