@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from commands import COMMANDS
 
 HEAVY = ("torch", "transformers", "sqlalchemy", "fastapi", "numpy")
