@@ -83,8 +83,9 @@ def demo(*, dir: Path = Path("demo"), seed: int = 0) -> None:
     from rich.console import Console
 
     from preceptor.pipeline.demo import demo as run
+    from preceptor.pipeline.recipe import Recipe
 
-    run(dir, seed, Console())
+    run(dir, Recipe(seed=seed), Console())
 
 
 @app.command
@@ -331,3 +332,149 @@ def export_pairs(file: Path, /, *, split: str = "train", workspace: Where = None
     from preceptor.intake.export import export_pairs as run
 
     print(f"{run(_open(workspace), file, split=split):,} rows in {file}")
+
+
+@app.command
+def evaluate(
+    *models: str,
+    suite: Literal["quick", "paper", "all"] = "quick",
+    data: Path | None = None,
+    against: str | None = None,
+    judge: str = "reward",
+    prompts: int = 300,
+    samples: int = 4,
+    temperature: float = 1.0,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    workspace: Where = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models: a suite of public sets with --data, or one model against another with --against.
+
+    Parameters
+    ----------
+    models
+        Models of the workspace.
+    suite
+        How much of the public sets: quick, paper or all.
+    data
+        Folder of the public sets; docs/evaluation.md says which files it holds.
+    against
+        Baseline: the win rate of each model against it on the prompts of test users.
+    judge
+        Reward model that judges with --against.
+    prompts
+        Test prompts with --against, at most.
+    samples
+        Answers per prompt with --against.
+    temperature
+        Sampling temperature with --against; 0 takes the likeliest token.
+    max_new_tokens
+        Tokens per answer at most, with --against.
+    seed
+        Seed of the draws with --against.
+    """
+    from rich.console import Console
+
+    from preceptor.errors import UserError
+    from preceptor.pipeline import evaluate as run
+
+    if not models:
+        raise UserError("name one or more models; preceptor status lists them")
+    if data is None and against is None:
+        raise UserError("say what to measure: --data FOLDER for the public sets, or --against BASELINE")
+    opened, console = _open(workspace), Console(stderr=True)
+    found: dict[str, Any] = {}
+    if data is not None:
+        results = run.evaluate_suite(opened, list(models), suite, data, console)
+        found["suites"] = {name: [result.to_json() for result in rows] for name, rows in results.items()}
+        if not as_json:
+            Console().print(run.suite_table(results))
+    for model in models if against else ():
+        rate = run.evaluate_against(
+            opened,
+            model,
+            str(against),
+            judge,
+            prompts=prompts,
+            samples=samples,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            console=console,
+        )
+        found.setdefault("win_rates", []).append(
+            {"model": model, "baseline": against, "judge": rate.judge, **rate.win.to_json()}
+        )
+        if not as_json:
+            win = rate.win
+            print(
+                f"{model} is preferred to {against} in {win.value:.1%} ({win.low:.1%} to {win.high:.1%}, "
+                f"n = {win.n:,} on {win.clusters:,} prompts), judged by the {rate.judge}"
+            )
+    if as_json:
+        print(json.dumps(found, indent=1))
+
+
+@app.command
+def backup(file: Path, /, *, restore: bool = False, workspace: Where = None) -> None:
+    """Copy the database to a file while everybody works, or put such a copy back.
+
+    Parameters
+    ----------
+    file
+        File to make; a name that ends in .jsonl.zst gives JSON lines, any other a SQLite file.
+    restore
+        Put the file back in place of everything in the database.
+    """
+    from preceptor.store.backup import back_up
+    from preceptor.store.backup import restore as put_back
+
+    store = _open(workspace).store
+    if restore:
+        print("\n".join(f"{rows:>9,}  {table}" for table, rows in put_back(store, file).items()))
+    else:
+        print(f"{back_up(store, file):,} bytes in {file}")
+
+
+@keys.command(name="add")
+def add_key(name: str, /, *, workspace: Where = None) -> None:
+    """Make a key and print it, once.
+
+    Parameters
+    ----------
+    name
+        Its owner: the user id of prompts that come with consent.
+    """
+    from preceptor.store.keys import add_key as run
+
+    print(run(_open(workspace).store, name)[1])
+
+
+@keys.command(name="list")
+def list_keys(*, workspace: Where = None, as_json: AsJson = False) -> None:
+    """Keys in use: owner and first characters."""
+    from dataclasses import asdict
+
+    from preceptor.store.keys import list_keys as run
+
+    found = run(_open(workspace).store)
+    print(
+        json.dumps([asdict(key) for key in found], indent=1)
+        if as_json
+        else "\n".join(f"{key.hint}...  {key.name}" for key in found)
+    )
+
+
+@keys.command(name="revoke")
+def revoke_key(name: str, /, *, workspace: Where = None) -> None:
+    """End a key: from the next request on it is refused.
+
+    Parameters
+    ----------
+    name
+        Its owner.
+    """
+    from preceptor.store.keys import revoke_key as run
+
+    print(f"revoked the key of {run(_open(workspace).store, name).name}")

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from preceptor.errors import UserError
 from preceptor.intake.corpus import import_corpus
-from preceptor.pipeline import recipe, summary
+from preceptor.pipeline import summary
+from preceptor.pipeline.recipe import DECODINGS, LARGE, SMALL, K, Recipe
 from preceptor.pipeline.workers import Workers
 from preceptor.report.build import write_report
 from preceptor.simulation.labelers import labelers
@@ -72,20 +73,22 @@ class Story:
         self.console.print(f"   {minutes}:{seconds:02d}  {text}", highlight=False)
 
 
-def demo(root: Path, seed: int, console: Console) -> Path:
+def demo(root: Path, recipe: Recipe, console: Console) -> Path:
     """Run the loop in `root` and leave models, data, `results.json` and `report.html` there. Returns the report.
 
     A demo that was interrupted goes on when it is started again with the same folder and seed.
     """
-    workspace = open_folder(root, seed)
+    workspace = open_folder(root, recipe.seed)
     story = Story(console)
-    story.say(f"Preceptor's demo, seed {seed}. Everything happens in {workspace.root}; it takes about eight minutes.")
+    story.say(
+        f"Preceptor's demo, seed {recipe.seed}. Everything happens in {workspace.root}; it takes about eight minutes."
+    )
     with Workers(workspace.root, console) as workers:
-        found = run(workspace, seed, workers, story)
+        found = run(workspace, recipe, workers, story)
         peak = workers.peak_rss_mib
     story.step("Report")
-    data = summary.report_data(workspace, seed, found, seconds=story.seconds, peak_rss_mib=peak)
-    results = summary.results(data, found, seed)
+    data = summary.report_data(workspace, recipe, found, seconds=story.seconds, peak_rss_mib=peak)
+    results = summary.results(data, found, recipe)
     write_json(workspace.root / "results.json", results)
     write_json(workspace.root / "reports" / "report.json", json.loads(data.to_json()))
     report = write_report(data, workspace.root / "report.html")
@@ -114,51 +117,53 @@ def open_folder(root: Path, seed: int) -> Workspace:
     return workspace
 
 
-def run(workspace: Workspace, seed: int, workers: Workers, story: Story) -> dict[str, Any]:
+def run(workspace: Workspace, recipe: Recipe, workers: Workers, story: Story) -> dict[str, Any]:
     """The loop itself. Returns what was measured."""
     story.step("A base model learns to write (pretraining)")
-    world = World.of(seed)
+    world = World.of(recipe.seed)
     story.say("The text is the web of a made-up country: question pages, profiles, stories, and rude replies.")
-    tokens = write_web(workspace, world, seed)
+    tokens = write_web(workspace, world, recipe)
     story.say(f"{tokens:,} words. Two models read it: one small, and one more than four times as large, in parallel.")
-    large = workers.start("stage", recipe.pretrain_large(seed))
-    [small] = workers.wait(workers.start("stage", recipe.pretrain_small(seed)))
+    large = workers.start("stage", recipe.pretrain_large())
+    [small] = workers.wait(workers.start("stage", recipe.pretrain_small()))
     story.say(f"The small model's loss on unseen text: {small['pretraining_loss']:.3f} nats per token.")
 
     story.step("Labelers show what a good answer looks like (demonstrations, SFT)")
-    [written] = workers.wait(workers.start("write_demonstrations", seed))
-    story.say(f"{written or recipe.DEMONSTRATIONS} demonstrations, most of them written in a hurry.")
-    workers.wait(workers.start("stage", recipe.sft(seed)))
+    [written] = workers.wait(workers.start("write_demonstrations", recipe))
+    story.say(f"{written or recipe.demonstrations} demonstrations, most of them written in a hurry.")
+    workers.wait(workers.start("stage", recipe.sft()))
     story.say("The small model has imitated them: it is now sft-small.")
 
     story.step("Labelers rank the model's answers, a reward model learns their taste (round 1)")
-    [first] = workers.wait(workers.start("labelling_round", seed, 1, ["sft-small"], recipe.ROUND_1))
-    story.say(f"{recipe.ROUND_1:,} prompts with {recipe.K} answers each, ranked by simulated labelers, ties allowed.")
-    workers.wait(workers.start("stage", recipe.reward(seed, "reward-1", first["release"])))
+    [first] = workers.wait(workers.start("labelling_round", recipe, 1, ["sft-small"], recipe.round_1))
+    story.say(f"{recipe.round_1:,} prompts with {K} answers each, ranked by simulated labelers, ties allowed.")
+    workers.wait(workers.start("stage", recipe.reward("reward-1", first["release"])))
     story.say("The reward model predicts which answer a labeler would prefer. A first, short PPO follows it.")
-    early = recipe.ppo(seed, "ppo-round-1", "reward-1", steps=20, ptx_coef=1.0)
+    early = recipe.ppo("ppo-round-1", "reward-1", release=first["prompts"], steps=recipe.first_ppo_steps, ptx_coef=1.0)
     workers.wait(workers.start("stage", early))
 
     story.step("Labelers rank answers of the improved model too (round 2)")
     mixed = ["sft-small", "ppo-round-1"]
-    [second] = workers.wait(workers.start("labelling_round", seed, 2, mixed, recipe.ROUND_2))
-    [overlap] = workers.wait(workers.start("overlap_round", seed, mixed))
-    story.say(f"{recipe.ROUND_2:,} more prompts, and {recipe.OVERLAP} that every labeler ranks, to see how they agree.")
-    workers.wait(workers.start("stage", recipe.reward(seed, "reward-2", second["release"])))
+    [second] = workers.wait(workers.start("labelling_round", recipe, 2, mixed, recipe.round_2))
+    [overlap] = workers.wait(workers.start("overlap_round", recipe, mixed))
+    story.say(f"{recipe.round_2:,} more prompts, and {recipe.overlap} that every labeler ranks, to see how they agree.")
+    workers.wait(workers.start("stage", recipe.reward("reward-2", second["release"])))
     story.say(f"A second reward model has learned from all {second['rows']:,} rankings.")
 
     story.step("Reinforcement learning against the reward model (PPO, PPO-ptx)")
     runs = {
-        "ppo-ptx": workers.start("stage", recipe.ppo(seed, "ppo-ptx-small", "reward-2", ptx_coef=1.0)),
-        "ppo": workers.start("stage", recipe.ppo(seed, "ppo-small", "reward-2")),
-        "over": workers.start("over_optimise", seed, recipe.over_optimised(seed, "reward-2")),
+        "ppo-ptx": workers.start(
+            "stage", recipe.ppo("ppo-ptx-small", "reward-2", release=second["prompts"], ptx_coef=1.0)
+        ),
+        "ppo": workers.start("stage", recipe.ppo("ppo-small", "reward-2", release=second["prompts"])),
+        "over": workers.start("over_optimise", recipe, recipe.over_optimised("reward-2", release=second["prompts"])),
     }
-    measure = Measuring(workers, seed)
+    measure = Measuring(workers, recipe)
     measure.start("rm 1", "reward_judgements", "reward-1")
     measure.start("rm 2", "reward_judgements", "reward-2")
     measure.start("checks", "reward_checks", "reward-2")
     measure.start("best of n", "best_of_n", "sft-small", "reward-2")
-    prefix = {recipe.SMALL: workers.start("choose_prefix", seed, recipe.SMALL, "reward-2")}
+    prefix = {SMALL: workers.start("choose_prefix", recipe, SMALL, "reward-2")}
     measure.model("sft-small", against=None)
     ptx, ppo = workers.wait(runs["ppo-ptx"], runs["ppo"])
     story.say(
@@ -169,12 +174,12 @@ def run(workspace: Workspace, seed: int, workers: Workers, story: Story) -> dict
     measure.model("ppo-ptx-small", against="sft-small")
     [big] = workers.wait(large)
     story.say(f"The large base model's loss on unseen text: {big['pretraining_loss']:.3f} nats per token.")
-    prefix[recipe.LARGE] = workers.start("choose_prefix", seed, recipe.LARGE, "reward-2")
+    prefix[LARGE] = workers.start("choose_prefix", recipe, LARGE, "reward-2")
 
     story.step("Everyone answers the prompts of users that no model has met (evaluation)")
-    detectable = smallest_detectable(recipe.TEST_PROMPTS * recipe.SAMPLES, recipe.TEST_PROMPTS, 0.3)
+    detectable = smallest_detectable(recipe.test_prompts * recipe.samples, recipe.test_prompts, 0.3)
     story.say(
-        f"{recipe.TEST_PROMPTS} prompts, {recipe.SAMPLES} answers each; a win rate {100 * detectable:.1f} points from "
+        f"{recipe.test_prompts} prompts, {recipe.samples} answers each; a win rate {100 * detectable:.1f} points from "
         "50 % can be told from chance."
     )
     for base, chosen in zip(prefix, workers.wait(*prefix.values())):
@@ -188,17 +193,17 @@ def run(workspace: Workspace, seed: int, workers: Workers, story: Story) -> dict
 class Measuring:
     """Measurements under way, by name, in the order in which the workers take them up."""
 
-    def __init__(self, workers: Workers, seed: int):
-        self.workers, self.seed = workers, seed
+    def __init__(self, workers: Workers, recipe: Recipe):
+        self.workers, self.recipe = workers, recipe
         self.futures: dict[str, Any] = {}
 
     def start(self, name: str, job: str, *arguments, seeded: bool = True) -> None:
-        given = (self.seed, *arguments) if seeded else arguments
+        given = (self.recipe, *arguments) if seeded else arguments
         self.futures[name] = self.workers.start(job, *given)
 
     def model(self, model: str, against: str | None) -> None:
         """A fine-tuned model's answers in every decoding, and its loss on pretraining text."""
-        for decoding, temperature in recipe.DECODINGS.items():
+        for decoding, temperature in DECODINGS.items():
             other = against if temperature == 1 else None
             self.start(f"answers {model} {decoding}", "answers", model, decoding, temperature, None, other)
         self.start(f"losses {model}", "losses", model, seeded=False)
@@ -206,7 +211,7 @@ class Measuring:
     def base(self, base: str, prefix: str) -> None:
         """A base model's answers, raw and after its few-shot prefix, and its loss."""
         for name, text in ((base, ""), (f"{base}-prompted", prefix)):
-            for decoding, temperature in recipe.DECODINGS.items():
+            for decoding, temperature in DECODINGS.items():
                 self.start(f"answers {name} {decoding}", "answers", base, decoding, temperature, text, None)
         self.start(f"losses {base}", "losses", base, seeded=False)
 
@@ -214,17 +219,17 @@ class Measuring:
         return dict(zip(self.futures, self.workers.wait(*self.futures.values())))
 
 
-def write_web(workspace: Workspace, world: World, seed: int) -> int:
+def write_web(workspace: Workspace, world: World, recipe: Recipe) -> int:
     """The pretraining text as the workspace's corpus; returns the number of words."""
     path = workspace.root / "world" / "web.jsonl"
     path.parent.mkdir(exist_ok=True)
     words = 0
     with open(path, "w", encoding="utf-8") as file:
-        for text in web_documents(world, recipe.WEB_TOKENS, seed):
+        for text in web_documents(world, recipe.web_tokens, recipe.seed):
             words += len(text.split())
             file.write(json.dumps({"text": text}) + "\n")
     import_corpus(workspace, [path], name="web", progress=False)
-    people = [{**asdict(s.labeler), "noise": round(s.noise, 2)} for s in labelers(seed)]
+    people = [{**asdict(s.labeler), "noise": round(s.noise, 2)} for s in labelers(recipe.seed)]
     write_json(workspace.root / "world" / "labelers.json", people)
     return words
 

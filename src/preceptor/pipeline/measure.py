@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from preceptor.config import PpoConfig
 from preceptor.models.load import load_scalar
 from preceptor.models.save import model_hash
-from preceptor.pipeline import recipe
+from preceptor.pipeline.recipe import BEST_OF, Recipe
 from preceptor.rollout.subject import LocalSubject
 from preceptor.simulation.gold import judge
 from preceptor.simulation.users import Task, draw_prompts, users
@@ -21,10 +21,8 @@ from preceptor.training.pretrain import block_losses
 from preceptor.training.reward import score_rows
 from preceptor.types import Prompt, Sampling
 
+SAMPLES_OF_CURVE = 2
 LINE_END = ("\n",)  # a base model goes on with the next speaker; its answer is its first line
-CURVE_PROMPTS, CURVE_SAMPLES = 150, 2
-BEST_PROMPTS = 100
-PREFIX_PROMPTS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +38,20 @@ class Answers:
     kl: list[list[float]] | None = None  # to the SFT model, nats per answer
 
 
-def test_tasks(seed: int) -> list[Task]:
+def test_tasks(recipe: Recipe) -> list[Task]:
     """The held-out users' prompts on which every model is judged."""
-    world = World.of(seed)
-    return draw_prompts(world, users(world, seed).held_out, recipe.TEST_PROMPTS, f"test {seed}")
+    world = World.of(recipe.seed)
+    return draw_prompts(world, users(world, recipe.seed).held_out, recipe.test_prompts, f"test {recipe.seed}")
 
 
-def validation_tasks(seed: int, n: int, purpose: str) -> list[Task]:
-    world = World.of(seed)
-    return draw_prompts(world, users(world, seed).validation, n, f"{purpose} {seed}")
+def validation_tasks(recipe: Recipe, n: int, purpose: str) -> list[Task]:
+    world = World.of(recipe.seed)
+    return draw_prompts(world, users(world, recipe.seed).validation, n, f"{purpose} {recipe.seed}")
 
 
 def answers(
     workspace: Workspace,
-    seed: int,
+    recipe: Recipe,
     model: str,
     decoding: str,
     temperature: float,
@@ -63,20 +61,20 @@ def answers(
     """Answers to the test prompts. `prefix` None: the model's own end; text: a base model after this prefix, which
     may be empty, cut at the line's end. `against`: also the KL divergence from that model."""
     subject = LocalSubject(workspace.find_model(model))
-    prompts = [task.prompt for task in test_tasks(seed)]
-    samples = 1 if temperature == 0 else recipe.SAMPLES
-    given = draw(subject, prompts, prefix, temperature, samples, seed)
+    prompts = [task.prompt for task in test_tasks(recipe)]
+    samples = 1 if temperature == 0 else recipe.samples
+    given = draw(subject, prompts, prefix, temperature, samples, recipe)
     if against is not None:
         other = LocalSubject(workspace.find_model(against))
-        given = replace(given, kl=divergence(subject, other, prompts, temperature, samples, seed))
+        given = replace(given, kl=divergence(subject, other, prompts, temperature, samples, recipe))
     shown = model if prefix in (None, "") else f"{model}-prompted"
-    return judged(replace(given, model=shown, decoding=decoding), prompts, World.of(seed))
+    return judged(replace(given, model=shown, decoding=decoding), prompts, World.of(recipe.seed))
 
 
 def draw(
-    subject: LocalSubject, prompts: Sequence[Prompt], prefix: str | None, temperature: float, k: int, seed: int
+    subject: LocalSubject, prompts: Sequence[Prompt], prefix: str | None, temperature: float, k: int, recipe: Recipe
 ) -> Answers:
-    sampling = Sampling(temperature=temperature, max_new_tokens=recipe.ANSWER_TOKENS, seed=seed + 1)
+    sampling = Sampling(temperature=temperature, max_new_tokens=recipe.answer_tokens, seed=recipe.seed + 1)
     rows = [subject.chat.prompt(prompt.messages) for prompt in prompts]
     if prefix:
         start = subject.chat.tokenizer(prefix, add_special_tokens=False)["input_ids"]
@@ -96,27 +94,29 @@ def judged(given: Answers, prompts: Sequence[Prompt], world: World) -> Answers:
     )
 
 
-def divergence(subject, other, prompts: Sequence[Prompt], temperature: float, k: int, seed: int) -> list[list[float]]:
+def divergence(
+    subject, other, prompts: Sequence[Prompt], temperature: float, k: int, recipe: Recipe
+) -> list[list[float]]:
     """log pi - log pi_other of fresh answers of `subject`, summed over an answer (k1), [prompt][sample]."""
-    sampling = Sampling(temperature=temperature, max_new_tokens=recipe.ANSWER_TOKENS, seed=seed + 1)
+    sampling = Sampling(temperature=temperature, max_new_tokens=recipe.answer_tokens, seed=recipe.seed + 1)
     rows = [subject.chat.prompt(prompt.messages) for prompt in prompts]
     episodes = [episode for group in subject.episodes(rows, sampling, k=k) for episode in group]
     theirs = other.token_logprobs(
         [e.prompt_tokens for e in episodes], [e.answer_tokens for e in episodes], temperature or 1.0
     )
-    flat = [sum(episode.logprobs) - sum(row) for episode, row in zip(episodes, theirs)]
+    flat = [float(sum(episode.logprobs) - sum(row)) for episode, row in zip(episodes, theirs)]
     return [flat[start : start + k] for start in range(0, len(flat), k)]
 
 
-def choose_prefix(workspace: Workspace, seed: int, base: str, reward_model: str) -> dict:
+def choose_prefix(workspace: Workspace, recipe: Recipe, base: str, reward_model: str) -> dict:
     """The few-shot prefix, of several made of real demonstrations, whose answers the reward model likes best on
     validation prompts (as in the paper, section 3.5)."""
     subject = LocalSubject(workspace.find_model(base))
     scorer = load_scalar(workspace.find_model(reward_model))
-    prompts = [task.prompt for task in validation_tasks(seed, PREFIX_PROMPTS, "prefix")]
+    prompts = [task.prompt for task in validation_tasks(recipe, recipe.prefix_prompts, "prefix")]
     tried = []
-    for prefix in prefixes(workspace, subject, seed):
-        given = draw(subject, prompts, prefix, 1.0, 1, seed)
+    for prefix in prefixes(workspace, subject, recipe):
+        given = draw(subject, prompts, prefix, 1.0, 1, recipe)
         rows = [
             subject.chat.prompt(prompt.messages) + subject.chat.answer(group[0])
             for prompt, group in zip(prompts, given.texts)
@@ -125,16 +125,16 @@ def choose_prefix(workspace: Workspace, seed: int, base: str, reward_model: str)
     return {"prefix": max(tried)[1], "scores": [score for score, _ in tried]}
 
 
-def prefixes(workspace: Workspace, subject: LocalSubject, seed: int) -> list[str]:
+def prefixes(workspace: Workspace, subject: LocalSubject, recipe: Recipe) -> list[str]:
     """Prefixes of demonstrations of different use cases, as many as fit into the room."""
     pairs = [(demonstration, prompt) for demonstration, prompt in workspace.store.demonstrations(split="train")]
     made = []
-    for number in range(recipe.PREFIXES):
-        random.Random(f"prefix {seed} {number}").shuffle(pairs)
+    for number in range(recipe.prefixes):
+        random.Random(f"prefix {recipe.seed} {number}").shuffle(pairs)
         text, cases = "", set()
         for demonstration, prompt in pairs:
             longer = text + exchange(prompt.text, demonstration.text)
-            if prompt.use_case in cases or len(subject.chat.tokenizer(longer)["input_ids"]) > recipe.PREFIX_TOKENS:
+            if prompt.use_case in cases or len(subject.chat.tokenizer(longer)["input_ids"]) > recipe.prefix_tokens:
                 continue
             text = longer
             cases.add(prompt.use_case)
@@ -148,13 +148,13 @@ def losses(workspace: Workspace, model: str) -> list[float]:
     return block_losses(subject.model, corpus_blocks(workspace, None, subject.chat, 128, "valid"), tokens=32768)
 
 
-def reward_judgements(workspace: Workspace, seed: int, reward_model: str) -> list[dict]:
+def reward_judgements(workspace: Workspace, recipe: Recipe, reward_model: str) -> list[dict]:
     """Every non-tied pair of the labelers' rankings of the overlap prompts, as the reward model and gold see it."""
     from preceptor.models.load import load_tokenizer
     from preceptor.text.chat import Chat
 
     folder = workspace.find_model(reward_model)
-    chat, scorer, world = Chat(load_tokenizer(folder)), load_scalar(folder), World.of(seed)
+    chat, scorer, world = Chat(load_tokenizer(folder)), load_scalar(folder), World.of(recipe.seed)
     rankings = list(workspace.store.rankings(split="valid"))
     prompts = {prompt.id: prompt for _, prompt in rankings}
     ids = sorted({key for ranking, _ in rankings for key in ranking.completion_ids})
@@ -181,16 +181,16 @@ def reward_judgements(workspace: Workspace, seed: int, reward_model: str) -> lis
     return pairs
 
 
-def reward_checks(workspace: Workspace, seed: int, reward_model: str) -> dict[str, list[float]]:
+def reward_checks(workspace: Workspace, recipe: Recipe, reward_model: str) -> dict[str, list[float]]:
     """Flaw -> for each test prompt where it can occur: does the ideal answer score above the same with that flaw?"""
     from preceptor.models.load import load_tokenizer
     from preceptor.text.chat import Chat
 
     folder = workspace.find_model(reward_model)
-    chat, scorer, world = Chat(load_tokenizer(folder)), load_scalar(folder), World.of(seed)
+    chat, scorer, world = Chat(load_tokenizer(folder)), load_scalar(folder), World.of(recipe.seed)
     cases = [
         (flaw, task.prompt, ideal(world, task.prompt), spoiled)
-        for task in test_tasks(seed)
+        for task in test_tasks(recipe)
         for flaw in FLAWS
         if (spoiled := flawed(world, task.prompt, flaw)) is not None
     ]
@@ -202,42 +202,45 @@ def reward_checks(workspace: Workspace, seed: int, reward_model: str) -> dict[st
     return found
 
 
-def best_of_n(workspace: Workspace, seed: int, model: str, reward_model: str) -> dict[int, list[tuple[float, float]]]:
+def best_of_n(
+    workspace: Workspace, recipe: Recipe, model: str, reward_model: str
+) -> dict[int, list[tuple[float, float]]]:
     """n -> per validation prompt (gold, proxy) of the answer that the reward model likes best among the first n."""
     subject = LocalSubject(workspace.find_model(model))
-    scorer, world = load_scalar(workspace.find_model(reward_model)), World.of(seed)
-    prompts = [task.prompt for task in validation_tasks(seed, BEST_PROMPTS, "best of n")]
-    given = draw(subject, prompts, None, 1.0, max(recipe.BEST_OF), seed)
-    found: dict[int, list[tuple[float, float]]] = {n: [] for n in recipe.BEST_OF}
+    scorer, world = load_scalar(workspace.find_model(reward_model)), World.of(recipe.seed)
+    prompts = [task.prompt for task in validation_tasks(recipe, recipe.best_prompts, "best of n")]
+    given = draw(subject, prompts, None, 1.0, max(BEST_OF), recipe)
+    found: dict[int, list[tuple[float, float]]] = {n: [] for n in BEST_OF}
     for prompt, group in zip(prompts, given.texts):
         rows = [subject.chat.prompt(prompt.messages) + subject.chat.answer(text) for text in group]
         scores = score_rows(scorer, rows, subject.chat.pad).tolist()
         gold = [judge(world, prompt, text).score for text in group]
-        for n in recipe.BEST_OF:
+        for n in BEST_OF:
             best = max(range(n), key=scores.__getitem__)
             found[n].append((gold[best], scores[best]))
     return found
 
 
-def over_optimise(workspace: Workspace, seed: int, config: PpoConfig) -> list[dict]:
+def over_optimise(workspace: Workspace, recipe: Recipe, config: PpoConfig) -> list[dict]:
     """Train without a KL price, stopping every few steps to look at validation prompts: proxy, gold and KL."""
-    world = World.of(seed)
-    prompts = [task.prompt for task in validation_tasks(seed, CURVE_PROMPTS, "curve")]
+    assert config.reference is not None
+    world = World.of(recipe.seed)
+    prompts = [task.prompt for task in validation_tasks(recipe, recipe.curve_prompts, "curve")]
     start = LocalSubject(workspace.find_model(config.reference))
     scorer = load_scalar(workspace.find_model(config.reward_model))
     points = []
-    for step in range(0, config.steps + 1, recipe.OVER_EVERY):
+    for step in range(0, config.steps + 1, recipe.over_every):
         folder = workspace.find_model(config.reference)
         if step:
             folder = train_ppo(workspace, replace(config, max_steps=step))
         subject = LocalSubject(folder)
-        given = judged(draw(subject, prompts, None, 1.0, CURVE_SAMPLES, seed), prompts, world)
+        given = judged(draw(subject, prompts, None, 1.0, SAMPLES_OF_CURVE, recipe), prompts, world)
         rows = [
             subject.chat.prompt(prompt.messages) + subject.chat.answer(text)
             for prompt, group in zip(prompts, given.texts)
             for text in group
         ]
-        proxy = score_rows(scorer, rows, subject.chat.pad).view(-1, CURVE_SAMPLES).tolist()
-        kl = divergence(subject, start, prompts, 1.0, CURVE_SAMPLES, seed)
+        proxy = score_rows(scorer, rows, subject.chat.pad).view(-1, SAMPLES_OF_CURVE).tolist()
+        kl = divergence(subject, start, prompts, 1.0, SAMPLES_OF_CURVE, recipe)
         points.append({"step": step, "gold": given.gold, "proxy": proxy, "kl": kl, "model": model_hash(folder)})
     return points

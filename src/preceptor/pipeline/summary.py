@@ -3,13 +3,13 @@
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from preceptor import __version__
-from preceptor.pipeline import recipe
 from preceptor.pipeline.lineage import lineage, training_curves
+from preceptor.pipeline.recipe import DECODINGS, LARGE, SMALL, K, Recipe
 from preceptor.report.data import (
     Accuracy,
     Agreement,
@@ -88,14 +88,14 @@ CLAIMS = {
 }
 
 
-def results(data: ReportData, found: dict[str, Any], seed: int) -> dict[str, Any]:
+def results(data: ReportData, found: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """`results.json`: the keys that scripts rely on."""
     rm = next(a for a in data.reward_accuracy if a.reward_model == "reward-2" and a.against == "held-out labelers")
     agreement = next(a for a in data.agreement if a.group == "training labelers")
     return {
         "seconds": round(data.seconds or 0.0, 1),
         "peak_rss_mib": round(data.peak_rss_mib or 0.0, 1),
-        "seed": seed,
+        "seed": recipe.seed,
         "models": {model.name: {"parameters": model.parameters} for model in data.models},
         "win_rates": [
             {
@@ -127,11 +127,11 @@ def _plain(interval: Interval, name: str) -> dict[str, float]:
 
 
 def report_data(
-    workspace: Workspace, seed: int, found: dict[str, Any], *, seconds: float, peak_rss_mib: float
+    workspace: Workspace, recipe: Recipe, found: dict[str, Any], *, seconds: float, peak_rss_mib: float
 ) -> ReportData:
     """Everything the report shows."""
-    world = World.of(seed)
-    tasks = draw_prompts(world, users(world, seed).held_out, recipe.TEST_PROMPTS, f"test {seed}")
+    world = World.of(recipe.seed)
+    tasks = draw_prompts(world, users(world, recipe.seed).held_out, recipe.test_prompts, f"test {recipe.seed}")
     given = answers_of(found)
     ancestors = lineage(workspace)
     parameters = {ancestor.name: ancestor.parameters for ancestor in ancestors}
@@ -145,10 +145,9 @@ def report_data(
         )
         for model in MODELS
     ]
-    rates = win_rates(given, tasks, world, seed)
+    rates = win_rates(given, tasks, world, recipe.seed)
     losses = [
-        Loss(model=name, loss=mean_interval(found[f"losses {name}"]))
-        for name in (recipe.SMALL, recipe.LARGE, SFT, PPO, PTX, OVER)
+        Loss(model=name, loss=mean_interval(found[f"losses {name}"])) for name in (SMALL, LARGE, SFT, PPO, PTX, OVER)
     ]
     accuracies = reward_accuracy(found)
     curve = over_curve(found["over"])
@@ -159,7 +158,7 @@ def report_data(
         workspace=workspace.root.name,
         created=datetime.now(UTC).isoformat(timespec="minutes"),
         title="From a base model to one that follows instructions: the demo",
-        seed=seed,
+        seed=recipe.seed,
         seconds=seconds,
         peak_rss_mib=peak_rss_mib,
         version=__version__,
@@ -169,21 +168,21 @@ def report_data(
         score_name="gold points, at most 7",
         smallest_detectable=found["detectable"],
         process=Process(
-            corpus_tokens=recipe.WEB_TOKENS,
-            demonstrations=recipe.DEMONSTRATIONS,
+            corpus_tokens=recipe.web_tokens,
+            demonstrations=recipe.demonstrations,
             demonstration_writers=sum(cohort == "training" for cohort in cohorts.values()),
             rankings=len(rankings),
             comparisons=sum(len(ranking.comparisons()) for ranking in rankings),
             labelers=sum(cohort == "training" for cohort in cohorts.values()),
-            k_smallest=recipe.K,
-            k_largest=recipe.K,
+            k_smallest=K,
+            k_largest=K,
             rounds=2,
-            rl_steps=recipe.ppo(seed, PTX, "reward-2").steps,
-            kl_coef=recipe.ppo(seed, PTX, "reward-2").kl_coef,
+            rl_steps=recipe.ppo(PTX, "reward-2").steps,
+            kl_coef=recipe.ppo(PTX, "reward-2").kl_coef,
             ptx_coef=1.0,
             test_prompts=len(tasks),
             test_users=len({task.prompt.user_id for task in tasks}),
-            samples_per_prompt=recipe.SAMPLES,
+            samples_per_prompt=recipe.samples,
         ),
         models=models,
         verdicts=verdicts(rates, losses, accuracies, found),
@@ -254,7 +253,7 @@ def answers_of(found: dict[str, Any]) -> dict[tuple[str, str], Any]:
 def win_rates(given, tasks: Sequence[Task], world: World, seed: int) -> list[WinRate]:
     """Gold for every pair and decoding, then held-out labelers; T = 1 first."""
     rates = []
-    for decoding in recipe.DECODINGS:
+    for decoding in DECODINGS:
         for model, baseline in PAIRS:
             if (model, decoding) not in given or (baseline, decoding) not in given:
                 continue
@@ -323,6 +322,8 @@ def reward_accuracy(found: dict[str, Any]) -> list[Accuracy]:
     for model, key in (("reward-1", "rm 1"), ("reward-2", "rm 2")):
         for cohort, against in names.items():
             pairs = [pair for pair in found[key] if pair["cohort"] == cohort]
+            if not pairs:
+                continue
             accuracy = rate_interval([pair["right"] for pair in pairs], [pair["prompt"] for pair in pairs])
             answers = "validation users' prompts; answers of SFT and of the first policy"
             result.append(Accuracy(reward_model=model, against=against, accuracy=accuracy, answers=answers))
@@ -376,7 +377,7 @@ def verdicts(rates: list[WinRate], losses: list[Loss], accuracies, found: dict[s
         Verdict.above(claims["ptx_beats_sft_greedy"], rate(PTX, SFT, "greedy")),
         Verdict.above(claims["small_beats_large"], rate(PTX, "base-large")),
         Verdict.above(claims["small_beats_large_prompted"], rate(PTX, "base-large-prompted")),
-        Verdict.above(claims["large_is_better_trained"], gap(recipe.SMALL, recipe.LARGE), 0.0, "nats per token"),
+        Verdict.above(claims["large_is_better_trained"], gap(SMALL, LARGE), 0.0, "nats per token"),
         Verdict.above(claims["ptx_lowers_tax"], gap(PPO, PTX), 0.0, "nats per token"),
         Verdict.above(claims["over_proxy_up"], rise(over["proxy"], start["proxy"]), 0.0, "reward-model points"),
         Verdict.below(claims["over_gold_down"], rise(over["gold"], start["gold"]), 0.0, "gold points"),
@@ -388,7 +389,7 @@ def samples(given, tasks: Sequence[Task], workspace: Workspace) -> list[Sample]:
     """The first prompt of each kind, then the prompts on which the main model did worst; first answers at T = 1."""
     shown = ("base-large-prompted", SFT, PTX)
 
-    def sample(place: int, group: str) -> Sample:
+    def sample(place: int, group: Literal["worst", "typical"]) -> Sample:
         prompt = tasks[place].prompt
         answers = [
             Answer(model=name, text=given[name, "T = 1"].texts[place][0], score=given[name, "T = 1"].gold[place][0])

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from preceptor.store import Workspace
 
@@ -34,7 +34,7 @@ class Workers:
             transient=True,
             disable=not console.is_terminal,
         )
-        self.shown: dict[str, int] = {}
+        self.shown: dict[str, TaskID] = {}
         self.peak_rss_mib = 0.0  # of this process and the workers together, at the worst moment seen
 
     def __enter__(self) -> "Workers":

@@ -10,7 +10,7 @@ from preceptor import __version__
 from preceptor.errors import UserError
 from preceptor.pipeline.lineage import lineage, training_curves
 from preceptor.report.build import write_report
-from preceptor.report.data import Agreement, Loss, Model, NotMeasured, Process, ReportData
+from preceptor.report.data import Agreement, Loss, Model, NotMeasured, Process, ReportData, Tax, WinRate
 from preceptor.statistics.agreement import pairwise_agreement
 from preceptor.statistics.interval import Interval
 from preceptor.store import Workspace
@@ -110,6 +110,8 @@ def write_workspace_report(workspace: Workspace) -> Path:
         return write_report(ReportData.from_json(kept.read_text(encoding="utf-8")), workspace.root / "report.html")
     store = workspace.store
     counts = store.counts()
+    stored = workspace.root / "reports" / "evaluation.json"
+    measured = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {"suites": {}, "win_rates": []}
     rankings = [ranking for ranking, _ in store.rankings()]
     ancestors = lineage(workspace)
     roles = {"pretrain": "base", "sft": "sft", "ppo": "ppo", "ppo-ptx": "ppo-ptx"}
@@ -140,6 +142,23 @@ def write_workspace_report(workspace: Workspace) -> Path:
                 for a in models
             ],
             training=training_curves(workspace),
+            win_rates=[
+                WinRate(
+                    model=row["model"],
+                    baseline=row["baseline"],
+                    judge=row["judge"],
+                    decoding=row["decoding"],
+                    win=Interval.from_json(row["win"]),
+                    length_controlled=Interval.from_json(row["length_controlled"]),
+                )
+                for row in measured["win_rates"]
+            ],
+            tax=[
+                Tax(task=row["name"], metric=row["metric"], model=name, score=_hundredfold(row))
+                for name, rows in measured["suites"].items()
+                for row in rows
+                if row["value"] is not None and row["metric"] in ("F1", "accuracy", "BLEU", "ROUGE-L")
+            ],
             losses=[
                 Loss(model=name, loss=_point(card["metrics"]["pretraining_loss"]))
                 for name, card in cards.items()
@@ -152,8 +171,15 @@ def write_workspace_report(workspace: Workspace) -> Path:
                 if rate is not None
             ],
             lineage=ancestors,
-            limits=["No win rates were measured in this workspace, so nothing here says that a model is better."],
-            not_measured=[NotMeasured(what="Win rates", why="no comparison of two models has been judged")],
+            limits=[]
+            if measured["win_rates"]
+            else ["Nothing here says that a model is better: no win rate was measured."],
+            not_measured=[
+                NotMeasured(what=f"{row['name']} of {name}", why=row["not_measured"])
+                for name, rows in measured["suites"].items()
+                for row in rows
+                if row["value"] is None
+            ],
         ),
         workspace.root / "reports" / "report.html",
     )
@@ -162,6 +188,14 @@ def write_workspace_report(workspace: Workspace) -> Path:
 def _point(value: float) -> Interval:
     """A number that was stored without its spread."""
     return Interval(value=value, low=float("-inf"), high=float("inf"), n=1, clusters=1)
+
+
+def _hundredfold(row: dict[str, Any]) -> Interval:
+    """A figure times 100, as the paper's tables have it."""
+    low, high = (
+        100 * row[end] if row[end] is not None else float(f"{sign}inf") for end, sign in (("low", "-"), ("high", ""))
+    )
+    return Interval(value=100 * row["value"], low=low, high=high, n=row["n"], clusters=row["n"])
 
 
 def _agreement(rankings) -> Interval | None:

@@ -60,6 +60,8 @@ def duration(seconds: float) -> str:
 
 def model_name(model: Model) -> str:
     """ "PPO-ptx 0.25M"."""
+    if model.size.lower() in model.label.lower().split():
+        return model.label  # "Large base" already says its size
     return f"{model.label} {model.size}".strip()
 
 
