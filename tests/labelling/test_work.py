@@ -317,6 +317,20 @@ def test_two_tabs_keep_both_drafts_and_never_overwrite(app, workspace, labeler):
     assert app.state.labelling.draft(item).fields == {"answer": "submitted in one"}
 
 
+def test_saves_that_arrive_late_change_nothing(app, workspace, labeler):
+    queue(app, "demonstration")
+    item = begin(labeler, "demonstration")
+    form, address = fields_of(labeler.page.text), f"/work/{item}/draft/demonstration"
+    labeler.client.post(address, data=form | {"answer": "second", "sequence": "2"})
+    labeler.client.post(address, data=form | {"answer": "first", "sequence": "1"})
+    assert app.state.labelling.draft(item).fields == {"answer": "second"}
+    labeler.client.post(f"/work/{item}", data=form | {"answer": "third", "sequence": "4"})
+    labeler.client.post(address, data=form | {"answer": "second and a half", "sequence": "3"})
+    assert app.state.labelling.draft(item).fields == {}
+    labeler.open(f"/work/{item}")
+    assert fields_of(labeler.page.text)["answer"] == "third"
+
+
 def test_time_on_task_follows_the_server_clock_whatever_the_page_says(timed, workspace, clock):
     queue(timed, "demonstration")
     person = join(timed)

@@ -35,7 +35,7 @@ from preceptor.store.queues import Queues
 from preceptor.store.rounds import Screenings
 
 MAX_BYTES = 2_000_000
-TYPES = {".css": "text/css", ".js": "text/javascript"}
+TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def create_app(

@@ -52,37 +52,37 @@ def first_open(found: Assignment, fields: Mapping[str, str]) -> str:
 
 
 @router.get("")
-def item_page(request: Request, user: Labeler, item: str, note: str = "", tab: str = "") -> Response:
+def item_page(request: Request, user: Labeler, item: str, note: str = "") -> Response:
     found = load(request, item, user)
     if found.state in ("skipped", "reported"):
         return go("/history")
     if found.queue.kind == "rank":
         fields = draft_of(request, found).fields
         return go(f"/work/{item}/{first_open(found, fields)}")
-    return task_page(request, user, found, note=note, tab=tab)
+    return task_page(request, user, found, note=note)
 
 
 @router.get("/rate/{letter}")
-def rate_page(request: Request, user: Labeler, item: str, letter: str, tab: str = "") -> Response:
+def rate_page(request: Request, user: Labeler, item: str, letter: str) -> Response:
     found = load(request, item, user)
     if found.queue.kind != "rank" or letter not in letters(found):
         raise LookupError(letter)
-    draft = draft_of(request, found, tab)
+    draft = draft_of(request, found)
     ahead = first_open(found, draft.fields)
     if ahead != "rank" and letter > ahead[-1]:
         return go(f"/work/{item}/{ahead}")
-    return task_page(request, user, found, page=f"rate/{letter}", tab=tab)
+    return task_page(request, user, found, page=f"rate/{letter}")
 
 
 @router.get("/rank")
-def rank_page(request: Request, user: Labeler, item: str, tab: str = "", view: str = "") -> Response:
+def rank_page(request: Request, user: Labeler, item: str, view: str = "") -> Response:
     found = load(request, item, user)
     if found.queue.kind != "rank":
         raise LookupError("rank")
-    ahead = first_open(found, draft_of(request, found, tab).fields)
+    ahead = first_open(found, draft_of(request, found).fields)
     if ahead != "rank":
         return go(f"/work/{item}/{ahead}")
-    return task_page(request, user, found, page="rank", tab=tab, view=view)
+    return task_page(request, user, found, page="rank", view=view)
 
 
 def task_page(
@@ -94,11 +94,10 @@ def task_page(
     status: int = 200,
     problems: list[Problem] = (),
     fields: Mapping[str, str] | None = None,
-    tab: str = "",
     note: str = "",
     view: str = "",
 ) -> Response:
-    draft = draft_of(request, found, tab)
+    draft = draft_of(request, found)
     page = page or PAGE[found.queue.kind]
     name, _, letter = page.partition("/")
     rubric = request.app.state.oversight.rubric(found.queue.rubric)
@@ -116,7 +115,7 @@ def task_page(
         fields=dict(draft.fields) | dict(fields or {}),
         draft=draft,
         problems=problems,
-        tab=tab or new_id("tab"),
+        tab=new_id("tab"),
         rubric=rubric,
         kind_name=KIND_NAMES[found.queue.kind][0],
         ahead=first_open(found, draft.fields) if found.queue.kind == "rank" else "",
@@ -142,7 +141,7 @@ def prefixes(found: Assignment, page: str) -> tuple[str, ...]:
     return (letter,)
 
 
-def save(request: Request, found: Assignment, page: str, form: Form) -> Draft:
+def save(request: Request, found: Assignment, page: str, form: Form, late: bool = False) -> Draft:
     return request.app.state.labelling.save_draft(
         found.id,
         found.labeler_id,
@@ -151,6 +150,8 @@ def save(request: Request, found: Assignment, page: str, form: Form) -> Draft:
         revision=forms.whole_number(form.get("revision"), 0, 9999) or 0,
         fields=forms.of_page(form.fields, prefixes(found, page)),
         spent=spent(form),
+        sequence=forms.whole_number(form.get("sequence"), 0, 9999) or 0,
+        late=late,
     )
 
 
@@ -166,7 +167,7 @@ def spent(form: Form) -> float | None:
 @router.post("/draft/{page:path}", openapi_extra=form_body(tab=str, revision=str, spent=str))
 def save_draft(request: Request, user: Labeler, item: str, page: str, form: Posted) -> Response:
     """Autosave. htmx gets the saved state as HTML; others get JSON."""
-    draft = save(request, load(request, item, user), page, form)
+    draft = save(request, load(request, item, user), page, form, late=True)
     if request.headers.get("hx-request"):
         return fragment("saved.html", draft=draft, item=item, page_name=page, tab=form.get("tab")[:40], fresh=True)
     return JSONResponse({"revision": draft.revision, "saved_at": draft.saved_at, "rival": draft.rival})
@@ -202,7 +203,6 @@ def rate(request: Request, user: Labeler, item: str, letter: str, form: Posted) 
             status=422,
             problems=problems,
             fields=fields,
-            tab=form.get("tab"),
         )
     place = letters(found).index(letter) + 1
     following = f"rate/{letters(found)[place]}" if place < len(letters(found)) else "rank"
@@ -256,9 +256,7 @@ def _submit(
     key = form.get("key")[:80]
     if problems:
         save(request, found, page, form)
-        return task_page(
-            request, user, found, page=page, status=422, problems=problems, fields=fields, tab=form.get("tab")[:40]
-        )
+        return task_page(request, user, found, page=page, status=422, problems=problems, fields=fields)
     if not key:
         raise UserError("This form lacks its key. Nothing was lost; reload the page and submit again.")
     base = forms.whole_number(form.get("version"), 0, 9999) or 0
@@ -273,7 +271,7 @@ def _submit(
         user.labeler_id,
         key=key,
         kind=found.queue.kind,
-        body={"fields": dict(fields)},
+        body={"fields": dict(fields), "tab": form.get("tab")[:40]},
         rows=rows_of(found, user, fields),
         rubric=found.queue.rubric,
         spent=spent(form),

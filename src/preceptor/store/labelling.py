@@ -127,13 +127,13 @@ class Labelling:
         with self.store.read() as connection:
             return list(connection.execute(query).mappings())
 
-    def draft(self, assignment_id: str, rival_of: str = "") -> Draft:
-        """The newest draft of every page, merged. With `rival_of` a tab's own pages win over newer ones."""
+    def draft(self, assignment_id: str, tab: str = "") -> Draft:
+        """The newest draft of every page, merged. With `tab` that tab's own pages win over newer ones."""
         query = select(drafts).where(drafts.c.assignment_id == assignment_id).order_by(drafts.c.revision)
         with self.store.read() as connection:
             rows = connection.execute(query).mappings().all()
         fields: dict[str, str] = {}
-        for row in sorted(rows, key=lambda row: (row["tab"] == rival_of, row["revision"])):
+        for row in sorted(rows, key=lambda row: (row["tab"] == tab, row["revision"])):
             fields |= row["fields"]
         return Draft(
             fields={name: value for name, value in fields.items() if value != ""},
@@ -192,10 +192,14 @@ class Labelling:
         revision: int,
         fields: Mapping[str, str],
         spent: float | None = None,
+        sequence: int = 0,
+        late: bool = False,
     ) -> Draft:
         """Keep what one page of an item holds now. `revision` is what the page was opened with or last told.
 
-        Where another tab saved this page later than that, both drafts are kept and `rival` says when.
+        Where another tab saved this page later than that, both drafts are kept and `rival` says when. `sequence` is
+        the tab's own count of its saves: one that arrives after a later one changes nothing. With `late`, neither
+        does one that arrives after the same tab submitted.
         """
         with self.store.write() as connection:
             row = self._own(connection, assignment_id, labeler_id)
@@ -203,11 +207,17 @@ class Labelling:
                 raise UserError("This item is closed: you skipped or reported it. Take that back under My history.")
             of_page = (drafts.c.assignment_id == assignment_id) & (drafts.c.page == page)
             others = select(drafts.c.revision, drafts.c.saved_at).where(of_page, drafts.c.tab != tab)
+            own_tab = connection.execute(select(drafts).where(of_page, drafts.c.tab == tab)).mappings().first()
+            if own_tab and own_tab["sequence"] > sequence:
+                return Draft(fields=own_tab["fields"], revision=own_tab["revision"], saved_at=own_tab["saved_at"])
+            if late and row["state"] == "submitted" and (done := self._submitted_by(connection, assignment_id, tab)):
+                return Draft(fields=done.body.get("fields", {}), revision=revision, saved_at=done.at)
             newer = [found for found in connection.execute(others) if found.revision > revision]
             connection.execute(delete(drafts).where(of_page, (drafts.c.tab == tab) | (drafts.c.revision <= revision)))
             number, now = row["revision"] + 1, self.now()
             values = {"assignment_id": assignment_id, "page": page, "tab": tab, "revision": number}
-            connection.execute(insert(drafts).values(values | {"fields": dict(fields), "saved_at": now}))
+            values |= {"sequence": sequence, "fields": dict(fields), "saved_at": now}
+            connection.execute(insert(drafts).values(values))
             self._touch(connection, row, spent, revision=number)
             lease = connection.execute(
                 select(queues.c.lease_minutes).join(tasks).where(tasks.c.id == row["task_id"])
@@ -324,7 +334,7 @@ class Labelling:
         connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(expires_at=until))
         if fields := found["body"].get("fields"):
             number = own["revision"] + 1
-            draft = {"assignment_id": own["id"], "page": "", "tab": "", "revision": number}
+            draft = {"assignment_id": own["id"], "page": "", "tab": "", "revision": number, "sequence": 0}
             connection.execute(insert(drafts).values(draft | {"fields": fields, "saved_at": now}))
             connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(revision=number))
         self._settle(connection, own["task_id"])
@@ -340,6 +350,13 @@ class Labelling:
         query = select(submissions).where(submissions.c.assignment_id == assignment_id, submissions.c.key == key)
         row = connection.execute(query).mappings().first()
         return _submitted(row, fresh=False) if row else None
+
+    def _submitted_by(self, connection: Connection, assignment_id: str, tab: str) -> Submitted | None:
+        query = select(submissions).where(
+            submissions.c.assignment_id == assignment_id, submissions.c.withdrawn_at.is_(None)
+        )
+        row = connection.execute(query.order_by(submissions.c.version.desc())).mappings().first()
+        return _submitted(row) if row and row["body"].get("tab") == tab else None
 
     def _touch(self, connection: Connection, own: Row, spent: float | None, **values: Any) -> float:
         """Add to the time on task. What the page says is believed up to the time that passed on the server."""

@@ -136,6 +136,7 @@ drafts = Table(
     Column("page", String, primary_key=True),
     Column("tab", String, primary_key=True),
     Column("revision", Integer, nullable=False),
+    Column("sequence", Integer, nullable=False),  # the page's own count of its saves: they may arrive out of order
     Column("fields", JSON, nullable=False),
     Column("saved_at", Float, nullable=False),
 )

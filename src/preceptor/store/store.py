@@ -1,9 +1,10 @@
 """Reading and writing the nouns. Every `add_...` is one transaction and adding the same thing twice is nothing."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
+from threading import RLock
 from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
@@ -46,6 +47,8 @@ class Store:
     def __init__(self, url: str):
         self.url = url
         self.engine = connect(url)
+        # SQLite has one writer; threads of one process queue here instead of polling its lock
+        self._one_writer = RLock() if self.engine.dialect.name == "sqlite" else nullcontext()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -59,7 +62,11 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction: all of it is kept, or none. Pass the connection to several `add_...` to join them."""
-        with self.engine.connect().execution_options(write=True) as connection, connection.begin():
+        with (
+            self._one_writer,
+            self.engine.connect().execution_options(write=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     # -- adding ---------------------------------------------------------------------------------------------

@@ -32,12 +32,14 @@
   /* Time on task: seconds with the page in view and some sign of life in the last minute. */
   const spentField = $("[data-spent]");
   let active = 0, sign = Date.now();
+  const sequence = $("[data-sequence]");   // saves may arrive out of order; the server keeps the last one sent
+  const nextSave = () => { sequence.value = Number(sequence.value) + 1; return sequence.value; };
   if (spentField) {
     for (const kind of ["pointerdown", "keydown", "scroll", "pointermove"]) {
       document.addEventListener(kind, () => { sign = Date.now(); }, { passive: true, capture: true });
     }
     setInterval(() => { if (!document.hidden && Date.now() - sign < 60000) active += 1; }, 1000);
-    spentField.form.addEventListener("submit", () => { spentField.value = active; left = true; });
+    spentField.form.addEventListener("submit", () => { spentField.value = active; nextSave(); left = true; });
   }
 
   /* Drafts: what was sent, what failed, and a last try when the page is left. */
@@ -50,8 +52,10 @@
     form.addEventListener("change", () => { dirty = true; });
     document.addEventListener("htmx:configRequest", (e) => {
       if (e.target !== saver) return;
+      if (left) { e.preventDefault(); return; }  // the form itself is on its way
       sent = active;
-      e.detail.parameters.set ? e.detail.parameters.set("spent", sent) : (e.detail.parameters.spent = sent);
+      e.detail.parameters.spent = sent;
+      e.detail.parameters.sequence = nextSave();
     });
     const failed = () => {
       since = since || hhmm(new Date());
@@ -72,6 +76,7 @@
     addEventListener("pagehide", () => {
       if (!dirty || left) return;
       spentField.value = active;
+      nextSave();
       navigator.sendBeacon(saver.dataset.autosave, new URLSearchParams(new FormData(form)));
     });
   }

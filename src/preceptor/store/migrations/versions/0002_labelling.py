@@ -179,6 +179,7 @@ def upgrade() -> None:
         sa.Column("page", sa.String(), nullable=False),
         sa.Column("tab", sa.String(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("sequence", sa.Integer(), nullable=False),
         sa.Column("fields", sa.JSON(), nullable=False),
         sa.Column("saved_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(

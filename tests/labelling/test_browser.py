@@ -1,0 +1,382 @@
+"""People at a real browser: every journey once, once with the keyboard alone, once at phone size; axe on every page."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import uvicorn
+from hammer import free_port
+from persons import CHROMIUM, PASSWORD, make_workspace
+
+from preceptor.labelling.app import create_app
+from preceptor.store.queues import Queue
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine"),
+]
+AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text()
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+]
+SMALL = (
+    "[...document.querySelectorAll('.seg label, .button, summary')].filter(e => e.offsetHeight && e.offsetHeight < 24)"
+)
+ORDER = ["1", "best", "B=C", "2", "A", "3", "–", "4", "D", "5", "E"]
+WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
+
+
+class Live:
+    """The app on a port of its own, in a thread."""
+
+    def __init__(self, app):
+        self.app = app
+        self.port = free_port()
+        self.server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
+        self.thread = threading.Thread(target=self.server.run)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            assert self.thread.is_alive()
+        return self
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def live(tmp_path):
+    workspace = make_workspace(tmp_path / "hallam-assistant")
+    with Live(create_app(workspace, writes_per_minute=100_000)) as running:
+        yield running
+    workspace.store.close()
+
+
+class Window:
+    """One browser window; remembers what went wrong in it."""
+
+    def __init__(self, chromium, live, size=WIDE, **more):
+        self.context = chromium.new_context(viewport=size, base_url=live.url, **more)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(15000)
+        self.live = live
+        self.troubles: list[str] = []
+        self.page.on(
+            "console", lambda m: m.type == "error" and "status of 422" not in m.text and self.troubles.append(m.text)
+        )
+        self.page.on("pageerror", lambda e: self.troubles.append(str(e)))
+
+    def join(self, name: str, role: str = "labeler", cohort: str = "training", screening: str | None = None):
+        accounts = self.live.app.state.accounts
+        token = accounts.invite("preceptor", role=role, cohort=cohort, screening_id=screening)
+        self.accept(f"/invite/{token}", name)
+        return self
+
+    def accept(self, path: str, name: str) -> None:
+        page = self.page
+        page.goto(path)
+        page.get_by_label("Your name").fill(name)
+        page.get_by_label("E-mail").fill(f"{name.split()[0].lower()}@hallam.example")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.locator("input[name=agree]").check()
+        page.locator("button.primary").click()
+        page.wait_for_url(lambda url: "/invite/" not in url)
+
+    def serious(self) -> list[str]:
+        """Faults that axe calls serious or critical on the page that is open."""
+        self.page.evaluate(AXE)
+        found = self.page.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations")
+        return [
+            f"{self.page.url} {fault['id']}: {fault['help']} {[node['target'] for node in fault['nodes']][:3]}"
+            for fault in found
+            if fault["impact"] in ("serious", "critical")
+        ]
+
+    def wider_than_screen(self) -> bool:
+        return self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+
+    def saved(self) -> None:
+        """Wait until the draft is on the server."""
+        self.page.locator("#saved", has_text="Saved ").wait_for()
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.troubles == []
+
+
+def make_queues(live, **rank):
+    queues = live.app.state.queues
+    values = {"id": "w_r", "name": "Rank, customers’ prompts", "kind": "rank", "rubric": "training-1", "target": 300}
+    queues.create(Queue(**values | {"k_max": 5, "overlap_share": 1.0} | rank))
+    queues.create(Queue(id="w_d", name="Demonstrations", kind="demonstration", rubric="training-1", target=40))
+    queues.create(
+        Queue(id="w_c", name="Compare two", kind="compare", rubric="evaluation-1", models=("sft", "ppo"), cohort="any")
+    )
+    queues.create(Queue(id="w_t", name="Toxicity", kind="toxicity", rubric="evaluation-1", k_min=2, k_max=2))
+    queues.create(Queue(id="w_p", name="Prompts", kind="prompt", rubric="training-1"))
+
+
+def choose(page, name: str, value: str) -> None:
+    """Click the drawn face of a radio button."""
+    page.locator(f"label:has(input[name='{name}'][value='{value}'])").click()
+
+
+def rate_by_mouse(page, letters="ABCDE", quality="5"):
+    for letter in letters:
+        page.wait_for_url(f"**/rate/{letter}")
+        choose(page, f"{letter}.quality", quality)
+        choose(page, f"{letter}.satisfies_constraint", "none-set")
+        page.get_by_role("button", name="Answer No to the rest").click()
+        page.wait_for_url(f"**/rate/{letter}#note")
+        page.locator("[data-submit]").click()
+    page.wait_for_url("**/rank")
+
+
+def test_from_the_invitation_to_the_export(chromium, live):
+    """Admin -> researcher -> screening round -> candidate -> admitted -> ranking with ties -> agreement -> export."""
+    state = live.app.state
+    admin = Window(chromium, live).join("Ines Moreau", "admin")
+    page = admin.page
+    page.goto("/queues/new?kind=rank")
+    page.get_by_label("Name of the queue").fill("Rank, customers’ prompts")
+    page.get_by_label("Share seen by several people, %").fill("100")
+    page.get_by_label("Most answers (K)").fill("5")
+    page.get_by_role("button", name="Make the queue").click()
+    page.wait_for_url("**/queues/w_*")
+
+    page.goto("/screening")
+    page.get_by_label("Name", exact=True).fill("June")
+    page.get_by_label("Prompts of the split").select_option("any")
+    page.get_by_role("button", name="Make the round").click()
+    page.wait_for_url("**/screening/k_*")
+    for _ in range(1):  # the researcher's own answers are what candidates are held against
+        page.get_by_role("button", name="Answer it yourself").first.click()
+        rate_by_mouse(page)
+        task = state.labelling.assignment(page.url.split("/")[-2], state.accounts.users()[0].labeler_id)
+        gold = {completion.id: rank for completion, rank in zip(task.completions, (1, 2, 2, 3, 4))}
+        for letter, completion in zip("ABCDE", task.completions):
+            choose(page, f"{letter}.rank", f"{gold[completion.id]}")
+        page.get_by_role("button", name="Submit the ranking").click()
+        page.wait_for_url("**/home*")
+
+    page.goto("/labelers")
+    page.get_by_label("E-mail").fill("jonas@hallam.example")
+    page.get_by_label("Screening round").select_option(label="June")
+    page.get_by_role("button", name="Make a link").click()
+    link = page.locator("#fresh-link").input_value()
+
+    labeler = Window(chromium, live)
+    labeler.accept(link, "Jonas Weber")
+    work = labeler.page
+    work.get_by_label("health").check()
+    work.get_by_role("button", name="Save my choice").click()
+    work.get_by_role("button", name="Start Rate and rank").click()
+    rate_by_mouse(work)
+    user = next(user for user in state.accounts.users() if user.name == "Jonas Weber")
+    found = state.labelling.assignment(work.url.split("/")[-2], user.labeler_id)
+    assert found.prompt.id == task.prompt.id
+    for letter, completion in zip("ABCDE", found.completions):
+        choose(work, f"{letter}.rank", f"{gold[completion.id]}")
+    assert work.locator("[data-unranked]").inner_text() == "All ranked"
+    work.get_by_role("button", name="Submit the ranking").click()
+    work.wait_for_url("**/home*")
+    work.get_by_role("button", name="Start Write a demonstration").click()
+    work.get_by_label("Your answer").fill("Rub the back on a flat stone.")
+    labeler.saved()
+    work.get_by_role("button", name="Submit the answer").click()
+    work.wait_for_url("**/home*")
+    assert list(state.workspace.store.rankings()) == []  # trial work trains nothing
+
+    page.goto("/screening")
+    page.get_by_role("link", name="June").click()
+    choose(page, "score", "6")
+    page.get_by_role("button", name="Save the score").click()
+    page.wait_for_url("**/screening/k_*")
+    text = page.locator("main").inner_text()
+    assert "100 %" in text
+    assert "6.0" in text
+    page.locator("summary", has_text="Decide").click()
+    page.get_by_role("button", name="Admit").click()
+    page.wait_for_url("**/screening/k_*")
+    assert state.accounts.user(user.id).state == "active"
+
+    second = Window(chromium, live).join("Amara Obi")
+    orders = {}
+    for window, ranks in ((labeler, "11234"), (second, "43211")):
+        window.page.goto("/home")
+        window.page.get_by_role("button", name="Start Rate and rank").click()
+        rate_by_mouse(window.page)
+        item = window.page.url.split("/")[-2]
+        for letter, rank in zip("ABCDE", ranks):
+            choose(window.page, f"{letter}.rank", f"{rank}")
+        window.page.get_by_role("button", name="Submit the ranking").click()
+        window.page.wait_for_url("**/home*")
+        orders[item] = tuple(map(int, ranks))
+    kept = {ranking.ranks for ranking, _ in state.workspace.store.rankings()}
+    assert kept == set(orders.values())
+
+    page.goto("/agreement")
+    assert "pairs" in page.locator("main").inner_text()
+    page.goto("/review")
+    page.get_by_role("link", name="Open ").first.click()
+    assert page.locator("tbody tr").count() == 2
+    page.goto("/export")
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download rankings").click()
+    lines = Path(waiting.value.path()).read_text().splitlines()
+    assert len(lines) == 2
+    for window in (admin, labeler, second):
+        window.close()
+
+
+def test_with_the_keyboard_alone(chromium, live):
+    """From the home page to a submitted ranking with a tie; the mouse is never used."""
+    make_queues(live)
+    window = Window(chromium, live).join("Amara Obi")
+    page = window.page
+    page.wait_for_url("**/home")
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#keys").is_visible()
+    page.keyboard.press("1")
+    for letter in "ABCDE":
+        page.wait_for_url(f"**/rate/{letter}")
+        page.keyboard.press("5")
+        page.keyboard.press("j")
+        page.keyboard.press("y")
+        for _ in range(10):
+            page.keyboard.press("n")
+        page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/rank")
+    for keys in ("a2", "b1", "c=", "d4", "e3"):
+        for key in keys:
+            page.keyboard.press(key)
+    page.keyboard.press("0")
+    assert page.locator("[data-unranked]").inner_text() == "Unranked: E"
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#problems")
+    assert page.evaluate("document.activeElement.id") == "problems"
+    page.keyboard.press("e")
+    page.keyboard.press("5")
+    assert page.locator("[data-order]").inner_text().split() == [
+        "1",
+        "best",
+        "B=C",
+        "2",
+        "A",
+        "3",
+        "–",
+        "4",
+        "D",
+        "5",
+        "E",
+    ]
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/home*")
+    ((ranking, _),) = live.app.state.workspace.store.rankings()
+    assert ranking.ranks == (2, 1, 1, 4, 5)
+
+    page.keyboard.press("2")  # a demonstration, by Tab alone
+    page.wait_for_url("**/work/a_*")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "answer":
+            break
+    page.keyboard.type("Written 1 by 2 keys.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/home*")
+    ((made, _),) = live.app.state.workspace.store.demonstrations()
+    assert made.text == "Written 1 by 2 keys."
+    window.close()
+
+
+def test_single_keys_can_be_switched_off(chromium, live):
+    make_queues(live)
+    window = Window(chromium, live).join("Amara Obi")
+    window.page.goto("/settings")
+    window.page.get_by_label("Single-key shortcuts").select_option("off")
+    window.page.get_by_role("button", name="Save the settings").click()
+    window.page.goto("/home")
+    window.page.keyboard.press("1")
+    window.page.keyboard.press("?")
+    assert not window.page.locator("#keys").is_visible()
+    assert window.page.url.endswith("/home")
+    window.close()
+
+
+def test_on_a_phone(chromium, live):
+    """Rate, rank with ties, skip, at 390 pixels with touch: nothing scrolls sideways, targets are large."""
+    make_queues(live)
+    window = Window(chromium, live, PHONE, has_touch=True, is_mobile=True).join("Amara Obi")
+    page = window.page
+    page.get_by_role("button", name="Start Rate and rank").tap()
+    for letter in "ABCDE":
+        page.wait_for_url(f"**/rate/{letter}")
+        assert not window.wider_than_screen()
+        page.locator(f"label:has(input[name='{letter}.quality'][value='4'])").tap()
+        page.locator(f"label:has(input[name='{letter}.satisfies_constraint'][value='yes'])").tap()
+        page.get_by_role("button", name="Answer No to the rest").tap()
+        page.wait_for_url("**#note")
+        page.locator("[data-submit]").tap()
+    page.wait_for_url("**/rank")
+    assert not window.wider_than_screen()
+    assert page.evaluate(f"{SMALL}.length") == 0
+    for letter, rank in zip("ABCDE", "11222"):
+        page.locator(f"label:has(input[name='{letter}.rank'][value='{rank}'])").tap()
+    page.get_by_role("button", name="Submit the ranking").tap()
+    page.wait_for_url("**/home*")
+    ((ranking, _),) = live.app.state.workspace.store.rankings()
+    assert ranking.ranks == (1, 1, 2, 2, 2)
+    page.get_by_role("button", name="Start Rate and rank").tap()
+    page.wait_for_url("**/rate/A")
+    page.get_by_role("link", name="Skip …").tap()
+    page.wait_for_url("**/skip")
+    assert not window.wider_than_screen()
+    page.get_by_label("I lack the knowledge").check()
+    page.get_by_role("button", name="Skip it").tap()
+    page.wait_for_url("**/home*")
+    window.close()
+
+
+def test_drafts_survive_a_closed_tab_and_a_server_that_is_away(chromium, live):
+    make_queues(live)
+    window = Window(chromium, live).join("Amara Obi")
+    page = window.page
+    page.get_by_role("button", name="Start Write a demonstration").click()
+    page.get_by_label("Your answer").fill("first words")
+    window.saved()
+    item = page.url.split("/")[-1].split("?")[0]
+    assert live.app.state.labelling.draft(item).fields["answer"] == "first words"
+    page.get_by_label("Your answer").fill("first words and the last ones")
+    page.close(run_before_unload=False)  # at once: before the autosave's delay is over
+    page = window.page = window.context.new_page()
+    page.goto(f"/work/{item}")
+    assert page.get_by_label("Your answer").input_value().startswith("first words")
+    window.context.set_offline(True)
+    page.get_by_label("Your answer").fill("typed while away")
+    page.wait_for_selector("#saved.failed")
+    assert page.locator("#unsaved").is_visible()
+    window.context.set_offline(False)
+    page.wait_for_selector("#unsaved", state="hidden", timeout=20000)
+    assert live.app.state.labelling.draft(item).fields["answer"] == "typed while away"
+    window.troubles = [
+        line for line in window.troubles if "ERR_INTERNET_DISCONNECTED" not in line and "htmx" not in line
+    ]
+    window.close()
