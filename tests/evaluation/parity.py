@@ -15,6 +15,7 @@ import numpy as np
 
 from preceptor.evaluation import scorers
 from preceptor.evaluation.reading import find, read_table
+from preceptor.statistics.clustered import bootstrap
 from preceptor.statistics.preference import mean_interval
 
 MODELS = tuple(f"{kind}-{size}" for kind in ("gpt", "sft", "ppo-noptx", "ppo-ptx") for size in ("xl", "6b", "175b"))
@@ -134,14 +135,13 @@ def fr_to_en(folder: Path) -> list[Parity]:
 
 
 def bleu_parity(rows: list[dict[str, str]], shot: str, definition: str, lowercase: bool) -> Parity:
-    """BLEU is no mean, so its interval is the percentile bootstrap over the 100 sentences' n-gram counts."""
+    """BLEU is no mean, so its interval resamples the 100 sentences' n-gram counts."""
     cells = []
     for model in MODELS:
         mine = [row for row in rows if row["model_type"] == model and row["prompt_type"] == shot]
         said, gold = [row["sample"] for row in mine], [[row["ref_text"]] for row in mine]
         counts = scorers.bleu_counts(said, gold, lowercase=lowercase)
-        drawn = np.random.default_rng(0).integers(0, len(mine), size=(1000, len(mine)))
-        low, high = np.quantile(scorers.bleu_of_counts(counts[drawn].sum(axis=1)), (0.025, 0.975))
+        low, high = bootstrap(counts, scorers.bleu_of_counts)
         cells.append((scorers.bleu(said, gold, lowercase=lowercase), low, high))
     ours, low, high = np.array(cells).T
     return Parity(

@@ -8,6 +8,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -201,6 +202,7 @@ def rouge(prediction: str, references: Sequence[str], kind: str = "rougeL", *, s
     return max(score(prediction, reference) for reference in references)
 
 
+@cache
 def rouge_scorer(kind: str = "rougeL", stem: bool = True) -> Callable[[str, str], float]:
     """A function (prediction, reference) -> F-measure. Raises UserError when rouge-score is not installed."""
     try:

@@ -16,6 +16,7 @@ from preceptor.evaluation.recording import ask_each
 from preceptor.evaluation.results import Figure, mean, rate
 from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.tax_sets import Format, Item
+from preceptor.statistics.clustered import bootstrap
 from preceptor.statistics.interval import Interval
 
 
@@ -88,7 +89,7 @@ def _score(
     if form.metric == "bleu":
         pairs = [(text, item.references) for text, item in zip(said, asked) if text is not None]
         return [_bleu(*zip(*pairs), missing=len(said) - len(pairs), note=reason) if pairs else mean("BLEU", list(said))]
-    score = _SCORES[form.metric]()
+    score = _SCORES[form.metric]
     values = [None if text is None else score(text, item) for text, item in zip(said, asked)]
     if form.metric in ("squad", "drop"):
         exact = [None if value is None else value[0] == 1 for value in values]
@@ -103,17 +104,12 @@ def _drop(text: str, item: Item) -> tuple[float, float]:
     return scorers.drop(text, [(answer,) if isinstance(answer, str) else answer for answer in item.references])
 
 
-def _rouge():
-    score = scorers.rouge_scorer("rougeL")
-    return lambda text, item: score(text, item.references[0])
-
-
 _SCORES = {
-    "squad": lambda: lambda text, item: scorers.squad(text, item.references),
-    "quac": lambda: lambda text, item: scorers.quac_f1(text, item.references),
-    "drop": lambda: _drop,
-    "rouge": _rouge,
-    "noun": lambda: lambda text, item: same_noun(text, item.references[0]) == bool(item.gold),
+    "squad": lambda text, item: scorers.squad(text, item.references),
+    "quac": lambda text, item: scorers.quac_f1(text, item.references),
+    "drop": _drop,
+    "rouge": lambda text, item: scorers.rouge(text, item.references),
+    "noun": lambda text, item: same_noun(text, item.references[0]) == bool(item.gold),
 }
 
 
@@ -123,15 +119,11 @@ def same_noun(said: str, noun: str) -> bool:
     return bool(left) and (left in right or right in left)
 
 
-def _bleu(
-    said: Sequence[str], references: Sequence[Sequence[str]], missing: int, note: str, resamples: int = 1000
-) -> Figure:
-    """Corpus BLEU is no mean of sentences, so its percentile bootstrap resamples the sentences' n-gram counts."""
-    counts = scorers.bleu_counts(said, references)
-    drawn = np.random.default_rng(0).integers(0, len(counts), size=(resamples, len(counts)))
-    low, high = np.quantile(scorers.bleu_of_counts(counts[drawn].sum(axis=1)), (0.025, 0.975))
+def _bleu(said: Sequence[str], references: Sequence[Sequence[str]], missing: int, note: str) -> Figure:
+    """Corpus BLEU is no mean of sentences: its interval resamples the sentences' n-gram counts."""
+    low, high = bootstrap(scorers.bleu_counts(said, references), scorers.bleu_of_counts)
     value = scorers.bleu(said, references)
-    interval = Interval(value=value, low=float(low), high=float(high), n=len(said), clusters=len(said))
+    interval = Interval(value=value, low=low, high=high, n=len(said), clusters=len(said))
     return Figure(metric="BLEU", interval=interval, missing=missing, note=note)
 
 
