@@ -1,0 +1,195 @@
+"""The playground inside the labelling app: blind answers, votes as comparisons, nothing kept without consent."""
+
+import html
+import json
+import re
+import subprocess
+
+import pytest
+import server as servers
+from fastapi.testclient import TestClient
+from jinja2 import ChoiceLoader, FileSystemLoader
+
+from preceptor.labelling import pages
+from preceptor.labelling.access import posted, signed_in
+from preceptor.labelling.app import create_app
+from preceptor.serving.api import Service, openai_router
+from preceptor.serving.playground import TEMPLATES, playground_router
+from preceptor.serving.settings import ServeConfig
+from preceptor.store.accounts import Accounts
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return servers.make_workspace(tmp_path_factory.mktemp("playground") / "workspace")
+
+
+@pytest.fixture(scope="module")
+def app(workspace):
+    """As `preceptor web` puts it together."""
+    app = create_app(workspace)
+    service = Service(workspace, ServeConfig())
+    app.include_router(openai_router(workspace, service=service))
+    app.include_router(playground_router(service, current_user=signed_in, posted=posted, render=pages.render))
+    app.state.more_navigation.append(("Playground", "/playground"))
+    before = pages.ENV.loader
+    pages.ENV.loader = ChoiceLoader([before, FileSystemLoader(TEMPLATES)])
+    yield app
+    pages.ENV.loader = before
+    service.close()
+
+
+class Person:
+    """A signed-in browser without scripts."""
+
+    def __init__(self, app, workspace, email):
+        accounts = Accounts(workspace.store)
+        token = accounts.invite("test")
+        user = accounts.accept(token, name=email, email=email, password_hash="x", settings={})
+        self.id, self.labeler_id = user.id, user.labeler_id
+        self.browser = TestClient(app, cookies={"session": accounts.open_session(user.id, "test")})
+        self.get("/playground")
+
+    def get(self, path):
+        response = self.browser.get(path)
+        assert response.status_code == 200, response.text
+        self.page = html.unescape(response.text)
+        return self.page
+
+    def hidden(self, name):
+        return re.search(rf'name="{name}" value="([^"]*)"', self.page)[1]
+
+    def post(self, path, status=200, **fields):
+        fields = {"token": self.hidden("token"), "talk": self.hidden("talk")} | fields
+        response = self.browser.post(path, data=fields)
+        assert response.status_code == status, response.text
+        self.page = html.unescape(response.text)
+        self.path = response.url.path
+        return self.page
+
+    def say(self, text, **more):
+        return self.post("/playground/say", say=text, max_tokens="12", mode="pair", **more)
+
+
+@pytest.fixture
+def person(app, workspace, request):
+    with TestClient(app):
+        yield Person(app, workspace, f"{request.node.name}@example.org")
+
+
+def kept(workspace, person):
+    return [prompt for prompt in workspace.store.prompts() if prompt.user_id == person.id]
+
+
+def test_strangers_are_sent_to_sign_in(app):
+    response = TestClient(app).get("/playground", follow_redirects=False)
+    assert response.status_code == 303
+    assert response.headers["location"] == "/sign-in"
+    assert TestClient(app).get("/v1/models").status_code == 401
+
+
+def test_a_question_answers_and_a_vote_without_consent_leave_nothing(person, workspace):
+    page = person.say("SECRETGIRAFFE, how are you?")
+    talk = person.path
+    assert page.count('class="answer-sheet"') == 2
+    assert not re.search(r"<code>(alpha|beta)</code>", page)
+    assert 'name="vote"' in page
+    assert 'name="say"' not in page
+    page = person.post(f"{talk}/vote", vote="left")
+    assert len(re.findall(r"<code>(?:alpha|beta)</code>", page)) == 2
+    assert "The vote is not stored." in page
+    assert kept(workspace, person) == []
+    found = subprocess.run(["grep", "-rla", "SECRETGIRAFFE", str(workspace.root)], capture_output=True, text=True)
+    assert found.stdout == ""
+
+
+@pytest.mark.parametrize(("vote", "ranks"), [("left", (1, 2)), ("right", (2, 1)), ("tie", (1, 1)), ("bad", (1, 1))])
+def test_with_consent_a_vote_is_a_ranking_of_the_two_answers(person, workspace, vote, ranks):
+    assert 'name="consent" value="yes">' in person.page  # off by default
+    page = person.post("/playground/consent", consent="yes")
+    assert 'name="consent" value="yes" checked>' in page
+    page = person.say(f"What would a person who says {vote} eat?", seed="4")
+    person.post(f"{person.path}/vote", vote=vote)
+    assert "The vote is stored as a comparison." in person.page
+    (prompt,) = kept(workspace, person)
+    assert prompt.meta == {"from": "playground", "consent": "playground-1"}
+    (ranking,) = [ranking for ranking, of in workspace.store.rankings() if of.id == prompt.id]
+    assert (ranking.ranks, ranking.labeler_id, ranking.rubric) == (ranks, person.labeler_id, "playground")
+    stored = {one.id: one for one in workspace.store.completions(prompt_id=prompt.id)}
+    left, right = (stored[key] for key in ranking.completion_ids)
+    named = re.search(r"Left was <code>(\w+)</code>, right was <code>(\w+)</code>", person.page)
+    assert (left.model_id.split("@")[0], right.model_id.split("@")[0]) == named.groups()
+    person.post(f"{person.path.removesuffix('/vote')}/vote", vote="left")  # a second vote changes nothing
+    assert len([1 for _, of in workspace.store.rankings() if of.id == prompt.id]) == 1
+    person.post("/playground/consent")
+    assert 'name="consent" value="yes">' in person.page
+    person.say("Said after the consent was taken back")
+    assert len(kept(workspace, person)) == 1
+
+
+def test_the_next_turn_waits_for_the_vote(person):
+    person.say("First question")
+    talk = person.path
+    key = talk.rsplit("/", 1)[1]
+    page = person.post("/playground/say", 400, say="Second question", talk=key, mode="pair")
+    assert "Vote on the last two answers first" in page
+    person.post(f"{talk}/vote", vote="right")
+    page = person.say("Second question")
+    assert page.count('class="turn"') == 2
+    assert "First question" in person.get("/playground")  # the history
+
+
+def test_one_model_by_name_has_no_vote(person):
+    person.get("/playground?mode=one")
+    page = person.post("/playground/say", say="Hello", mode="one", first="alpha", max_tokens="5")
+    assert page.count('class="answer-sheet"') == 1
+    assert "<code>alpha</code>" in page
+    assert 'name="vote"' not in page
+    assert 'name="say"' in page
+
+
+def test_wrong_settings_and_empty_messages_are_told(person):
+    for fields, words in [
+        ({"say": "  "}, "There is no message yet"),
+        ({"say": "x", "temperature": "hot"}, "are numbers"),
+        ({"say": "x", "temperature": "3"}, "from 0 to 2"),
+        ({"say": "x", "max_tokens": "0"}, "from 1 to 2048"),
+        ({"say": "x", "first": "alpha", "second": "alpha"}, "two different models"),
+    ]:
+        assert words in person.post("/playground/say", 400, **fields)
+    assert "a<b>" in person.post("/playground/say", 400, say="a<b>", temperature="9")  # what was typed is still there
+
+
+def test_another_persons_conversation_is_not_shown(app, workspace, person):
+    person.say("Mine alone")
+    other = Person(app, workspace, f"other-{person.id}@example.org")
+    response = other.browser.get(person.path, follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (303, "/playground")
+
+
+def test_a_form_without_its_token_is_refused(person):
+    assert person.browser.post("/playground/say", data={"say": "x"}).status_code == 403
+    assert person.browser.post("/playground/consent", data={"consent": "yes"}).status_code == 403
+
+
+def test_the_stream_shows_both_sides_at_one_pace(person):
+    fields = {"token": person.hidden("token"), "talk": "", "say": "Tell me", "max_tokens": "40", "mode": "pair"}
+    shown = {"left": "", "right": ""}
+    with person.browser.stream("POST", "/playground/stream", data=fields) as response:
+        for line in response.iter_lines():
+            news = json.loads(line.removeprefix("data: ")) if line else {}
+            for side in shown:
+                shown[side] += news.get(side, "")
+            if "done" in news:
+                done = news["done"]
+    page = person.get(done)
+    sides = re.findall(r'class="matter close">(.*?)</div>', page, re.DOTALL)
+    plain = [re.sub(r"<br>|</?p>|\s", "", side) for side in sides]
+    assert plain == [re.sub(r"\s", "", shown[side]) for side in ("left", "right")]
+    assert not re.search(r"<code>(alpha|beta)</code>", page)
+
+
+def test_the_page_keeps_to_the_content_security_policy(person):
+    page = person.say("Look at me")
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=\"/)", page)
+    assert person.browser.get("/playground/playground.js").status_code == 200
