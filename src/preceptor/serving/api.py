@@ -32,7 +32,8 @@ from preceptor.types import Completion, Prompt
 log = logging.getLogger("preceptor.serving")
 
 Result = TypeVar("Result")
-THREADS = 8  # requests that are read, tokenised or written to the store at the same time
+THREADS = 8  # looking up keys, writing to the store
+WAITING = 100  # tokenising, and waiting for a model to be loaded: apart, so that these never hold up the others
 
 
 class Gone(Exception):
@@ -69,12 +70,12 @@ def openai_router(
         await to_thread.run_sync(service.close)
 
     router = APIRouter(route_class=_route(service.metrics), lifespan=lifespan)
-    threads: list[CapacityLimiter] = []
+    limiters: dict[int, CapacityLimiter] = {}  # made in the event loop that uses them
 
-    async def in_thread(work: Callable[[], Result]) -> Result:
-        if not threads:
-            threads.append(CapacityLimiter(THREADS))
-        return await to_thread.run_sync(work, limiter=threads[0])
+    async def in_thread(work: Callable[[], Result], threads: int = THREADS) -> Result:
+        if threads not in limiters:
+            limiters[threads] = CapacityLimiter(threads)
+        return await to_thread.run_sync(work, limiter=limiters[threads])
 
     async def owner(request: HttpRequest) -> ApiKey:
         """The key of a request. Raises ApiError 401 without a valid one, 429 over its limit."""
@@ -120,7 +121,7 @@ def openai_router(
         request: HttpRequest, key: ApiKey, wanted: Request, ask: Callable[[Served], Asked], kind: str
     ) -> Response:
         usage_asked = wanted.usage_asked
-        lease, served, asked = await in_thread(lambda: _prepare(service.models, wanted.model, ask))
+        lease, served, asked = await in_thread(lambda: _prepare(service.models, wanted.model, ask), WAITING)
         try:
             chat = isinstance(wanted, ChatRequest)
             flow = begin(service.models, lease, served, asked, kind, strip=chat, key=key, limits=service.limits)
