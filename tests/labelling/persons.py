@@ -51,7 +51,7 @@ def fields_of(html: str, action: str | None = None) -> dict[str, str]:
     """What a browser without script would send for the form (with this action): defaults of every field."""
     forms = re.findall(r"<form\b([^>]*)>(.*?)</form>", html, re.DOTALL)
     for attributes, inner in forms:
-        if action is None or f'action="{action}"' in attributes:
+        if 'method="post"' in attributes and (action is None or f'action="{action}"' in attributes):
             return _fields(inner)
     raise AssertionError(f"no form with action {action} among {[a for a, _ in forms]}")
 

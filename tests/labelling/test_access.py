@@ -19,6 +19,7 @@ FOR_ADMINS = {
     "/accounts/{account}/password-link",
     "/accounts/sessions/{session}/end",
     "/trail",
+    "/erase",
 }
 FOR_LABELERS = {"/home", "/history", "/guide", "/guide/{rubric}", "/settings", "/sign-out"}
 PREFIXES_FOR_LABELERS = ("/work/", "/history/", "/settings/", "/trial/")

@@ -1,12 +1,13 @@
 """People at a real browser: every journey once, once with the keyboard alone, once at phone size; axe on every page."""
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 import uvicorn
 from hammer import free_port
-from persons import CHROMIUM, PASSWORD, make_workspace
+from persons import CHROMIUM, PASSWORD, RATING, make_workspace
 
 from preceptor.labelling.app import create_app
 from preceptor.store.queues import Queue
@@ -86,6 +87,7 @@ class Window:
         accounts = self.live.app.state.accounts
         token = accounts.invite("preceptor", role=role, cohort=cohort, screening_id=screening)
         self.accept(f"/invite/{token}", name)
+        self.name = name
         return self
 
     def accept(self, path: str, name: str) -> None:
@@ -380,3 +382,119 @@ def test_drafts_survive_a_closed_tab_and_a_server_that_is_away(chromium, live):
         line for line in window.troubles if "ERR_INTERNET_DISCONNECTED" not in line and "htmx" not in line
     ]
     window.close()
+
+
+def researcher_pages(live) -> dict[str, str]:
+    """Name -> address of every page a researcher or admin sees."""
+    state = live.app.state
+    queue = state.queues.queues()[0].id
+    task = next(iter(state.oversight.several_opinions()))
+    person = next(user for user in state.accounts.users() if user.role == "labeler")
+    round_ = state.screenings.screenings()[0]["id"]
+    return {
+        "round": "/round",
+        "queues": "/queues",
+        "queue-new": "/queues/new?kind=rank",
+        "queue": f"/queues/{queue}",
+        "labelers": "/labelers",
+        "labeler": f"/labelers/{person.labeler_id}",
+        "screenings": "/screening",
+        "screening": f"/screening/{round_}",
+        "guides": "/rubrics",
+        "review": "/review",
+        "review-item": f"/review/{task}",
+        "agreement": "/agreement",
+        "export": "/export",
+        "accounts": "/accounts",
+        "trail": "/trail",
+        "erase": "/erase?who=c-1",
+        "poisoning": "/labelers/screen",
+    }
+
+
+def label_something(live, windows) -> None:
+    """Two people rank a few items through the store's own door, so that the dashboard has something to show."""
+    from preceptor.labelling.records import rows_of
+    from preceptor.types import FLAGS
+
+    state = live.app.state
+    for number, window in enumerate(windows):
+        user = window.user
+        for step in range(4):
+            item = state.queues.take(user.labeler_id, "rank", cohort="training", trial=False, queue_id="w_r")
+            found = state.labelling.assignment(item, user.labeler_id)
+            fields = {}
+            for place, (letter, completion) in enumerate(zip("ABCDE", found.completions)):
+                quality = 1 + (len(completion.text) + number * (step % 2) * 3 + place * (step == 2)) % 7
+                fields |= {f"{letter}.quality": str(quality), f"{letter}.rank": str(1 + (7 - quality) % 5)}
+                fields |= {f"{letter}.{flag}": "yes" if (place + len(flag)) % 6 == 0 else "no" for flag in FLAGS}
+            state.labelling.submit(
+                item,
+                user.labeler_id,
+                key=f"k{step}",
+                kind="rank",
+                body={"fields": fields},
+                rows=rows_of(found, user, fields),
+                rubric="training-1",
+                spent=None,
+            )
+
+
+def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
+    """Serious faults: none, in both themes and at both widths. With PRECEPTOR_PICTURES=DIR pictures go there."""
+    make_queues(live)
+    state = live.app.state
+    admin = Window(chromium, live).join("Ines Moreau", "admin")
+    state.screenings.create("June", topics=["health"], cut_flags=0.75, cut_rankings=0.75, cut_demonstrations=6.0)
+    people = [Window(chromium, live).join(name) for name in ("Amara Obi", "Jonas Weber")]
+    for window in people:
+        window.user = next(u for u in state.accounts.users() if u.name == window.name)
+    label_something(live, people)
+    item = lambda kind: state.queues.take(people[0].user.labeler_id, kind, cohort="training", trial=False)  # noqa: E731
+    ranked = state.queues.take(people[0].user.labeler_id, "rank", cohort="training", trial=False)
+    found = state.labelling.assignment(ranked, people[0].user.labeler_id)
+    fields = {f"{letter}.{name}": value for letter in "ABCDE" for name, value in RATING.items()}
+    fields |= {f"{letter}.quality": str(3 + place) for place, letter in enumerate("ABCDE")}
+    fields |= {"A.rank": "2", "B.rank": "1", "C.rank": "1"}
+    own = {"page": "rank", "tab": "t", "revision": 0}
+    state.labelling.save_draft(found.id, found.labeler_id, **own, fields=fields)
+    labeler_pages = {
+        "home": "/home",
+        "rate": f"/work/{ranked}/rate/C",
+        "rank": f"/work/{ranked}/rank",
+        "demonstration": f"/work/{item('demonstration')}",
+        "compare": f"/work/{item('compare')}",
+        "toxicity": f"/work/{item('toxicity')}",
+        "prompt": f"/work/{item('prompt')}",
+        "skip": f"/work/{ranked}/skip",
+        "history": "/history",
+        "guide": "/guide",
+        "settings": "/settings",
+        "missing": "/nothing-here",
+    }
+    visitor = Window(chromium, live)
+    invite = f"/invite/{state.accounts.invite('preceptor')}"
+    folder = os.environ.get("PRECEPTOR_PICTURES", "")
+    faults, wide = [], []
+    for window, pages in (
+        (visitor, {"sign-in": "/sign-in", "invite": invite}),
+        (people[0], labeler_pages),
+        (admin, researcher_pages(live)),
+    ):
+        for name, address in pages.items():
+            for size, theme in ((WIDE, "light"), (PHONE, "dark"), (WIDE, "dark"), (PHONE, "light"))[
+                : 4 if folder else 2
+            ]:
+                window.page.set_viewport_size(size)
+                window.page.emulate_media(color_scheme=theme)
+                window.page.goto(address)
+                faults += window.serious()
+                if window.wider_than_screen():
+                    wide.append((name, size["width"]))
+                if folder:
+                    window.page.screenshot(path=f"{folder}/{name}-{size['width']}-{theme}.png", full_page=True)
+    assert faults == []
+    assert wide == []
+    people[0].troubles = [line for line in people[0].troubles if "status of 404" not in line]
+    for window in (visitor, admin, *people):
+        window.close()

@@ -12,6 +12,7 @@ from preceptor.errors import UserError
 from preceptor.labelling import (
     accounts_pages,
     entry,
+    erasure,
     exports,
     guides,
     home,
@@ -68,7 +69,20 @@ def create_app(
     ensure_guides(app.state.oversight)
     app.state.gate = Gate(app.state.accounts, secure=secure_cookies, writes_per_minute=writes_per_minute)
     app.state.more_navigation = []
-    parts = (entry, home, work, guides, round_page, queue_pages, people, screening, review, exports, accounts_pages)
+    parts = (
+        entry,
+        home,
+        work,
+        guides,
+        round_page,
+        queue_pages,
+        people,
+        screening,
+        review,
+        exports,
+        accounts_pages,
+        erasure,
+    )
     for part in parts:
         app.include_router(part.router)
     app.add_api_route("/static/{name}", static_file, include_in_schema=False)

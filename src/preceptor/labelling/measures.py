@@ -4,6 +4,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,9 @@ from preceptor.statistics.agreement import (
     pairwise_agreement,
     quality_votes,
 )
+from preceptor.statistics.interval import Interval
+from preceptor.statistics.poisoning import Screen, screen
+from preceptor.statistics.profile import profiles
 from preceptor.store import Store
 from preceptor.store.oversight import Opinion, Oversight
 from preceptor.types import FLAGS, Prompt, Ranking, Rating
@@ -98,8 +102,60 @@ class Meter:
                 self._key = key
             return self._last
 
-    def profile(self, _labeler_id: str) -> list[dict[str, Any]]:
-        return []
+    def profile(self, labeler_id: str) -> list[dict[str, Any]]:
+        """The labeler's profile beside the others', as lines of words and numbers. Empty without rankings."""
+        rankings = _in_time(self.store, self.oversight)
+        names = self.oversight.labeler_names()
+        gold = [ranking for ranking in rankings if not _is_labeler(names, ranking)]
+        people = [ranking for ranking in rankings if _is_labeler(names, ranking)]
+        shown = {ranking.id: ranking.completion_ids for ranking in people if names[ranking.labeler_id]["role"]}
+        found = profiles(people, texts=_texts(self.store, people), shown=shown, gold=gold).get(labeler_id)
+        return [_profile_line(name, getattr(found, name)) for name in PROFILE] if found else []
+
+    def screen(self) -> Screen | None:
+        """Labelers whose choices follow a word or a name more than chance allows; none where nothing can be tested."""
+        people = [r for r in self.store.rankings() if _is_labeler(self.oversight.labeler_names(), r[0])]
+        rankings = [ranking for ranking, _ in people]
+        return screen(rankings, _texts(self.store, rankings)) if rankings else None
+
+
+PROFILE = {
+    "shown_first": ("Position", "share of pairs won by the answer shown first; no bias: 50 %", 100),
+    "length_bias": ("Length", "prefers the longer answer more often than others do on the same pairs, points", 100),
+    "formatting_bias": ("Formatting", "the same for lists, headings and bold, points", 100),
+    "seconds": ("Median time", "seconds for one ranking", 1),
+    "too_fast": ("Faster than reading", "share of rankings done faster than their answers can be read", 100),
+    "drift": ("Drift", "agreement with others in the second half minus the first half, points", 100),
+    "others": ("Agreement with others", "share of pairs ordered alike", 100),
+    "gold": ("Agreement with researchers", "share of pairs ordered alike", 100),
+}
+
+
+def _profile_line(name: str, found: Interval) -> dict[str, Any]:
+    title, meaning, scale = PROFILE[name]
+    if not found.n:
+        return {"name": title, "meaning": meaning, "value": "nothing to measure yet", "n": 0}
+    share = "bias" in name or name == "drift"
+    shown = [
+        "–" if not isfinite(value) else f"{scale * value:+.0f}" if share else f"{scale * value:.0f}"
+        for value in (found.value, found.low, found.high)
+    ]
+    value = f"{shown[0]} ({shown[1]} to {shown[2]})".replace("-", "−")
+    return {"name": title, "meaning": meaning, "value": value, "n": found.n}
+
+
+def _in_time(store: Store, oversight: Oversight) -> list[Ranking]:
+    """All rankings in the order in which they were made; imported ones first."""
+    moments = {}
+    for row in oversight.events():
+        for key in row["body"].get("records", {}).get("rankings", ()):
+            moments[key] = row["at"]
+    return sorted((ranking for ranking, _ in store.rankings()), key=lambda ranking: moments.get(ranking.id, 0.0))
+
+
+def _texts(store: Store, rankings: Sequence[Ranking]) -> dict[str, str]:
+    ids = sorted({key for ranking in rankings for key in ranking.completion_ids})
+    return {completion.id: completion.text for completion in store.completions(ids=ids)}
 
 
 def measure(store: Store, oversight: Oversight) -> Measures:

@@ -63,6 +63,14 @@ def revoke(request: Request, user: Researcher, invite: str, form: Posted) -> Res
     return go("/labelers")
 
 
+@router.get("/labelers/screen")
+def poisoning(request: Request, user: Researcher) -> Response:
+    """Choices that follow a word or a name: evidence with its false-positive rate, for a person to judge."""
+    names = request.app.state.oversight.labeler_names()
+    request.app.state.accounts.note(user.id, "screen read")
+    return render(request, "poisoning.html", found=request.app.state.meter.screen(), names=names)
+
+
 @router.get("/labelers/{labeler}")
 def profile(request: Request, user: Researcher, labeler: str) -> Response:
     state = request.app.state

@@ -1,0 +1,200 @@
+"""What researchers and admins do: queues, screening, review, profiles, exports, deleting a user."""
+
+import json
+
+import pytest
+from persons import RATING, fields_of, join, rank_next, rank_queue, rate_all
+
+from preceptor.intake.releases import freeze, read_release
+from preceptor.statistics.agreement import pairwise_agreement
+
+
+def test_the_agreement_page_shows_what_the_statistics_say(app, workspace, researcher):
+    rank_queue(app, overlap_share=1.0, overlap_labels=3)
+    for ranks in ("12345", "54321", "12233"):
+        person = join(app)
+        for _ in range(3):
+            rank_next(person, ranks)
+    found = pairwise_agreement([ranking for ranking, _ in workspace.store.rankings()], draws=500)
+    page = researcher.open("/agreement").text
+    assert f"{100 * found.value:.1f} %" in page
+    assert f"{found.pairs} pairs" in page
+    assert "Training cohort" in page
+    researcher.open("/round")
+    assert f"{100 * found.value:.1f} %" in researcher.page.text
+
+
+def test_a_researcher_settles_a_disagreement_and_nothing_is_overwritten(app, workspace, researcher):
+    rank_queue(app, overlap_share=1.0, k_max=4)
+    people = [join(app) for _ in range(2)]
+    for person, ranks in zip(people, ("1234", "4321")):
+        rank_next(person, ranks)
+    researcher.open("/review")
+    task = next(iter(app.state.oversight.several_opinions()))
+    researcher.open(f"/review/{task}")
+    researcher.send(f"/review/{task}/settle")
+    item = rate_all(researcher)
+    researcher.send(f"/work/{item}/rank", **{f"{letter}.rank": "1" for letter in "ABCD"})
+    assert len(list(workspace.store.rankings())) == 3
+    assert "seen by a researcher" in researcher.open("/review").text
+
+
+def test_a_reported_item_waits_for_a_researcher(app, researcher, labeler):
+    rank_queue(app)
+    labeler.open("/home")
+    labeler.send("/work/start/rank")
+    item = labeler.item
+    labeler.open(f"/work/{item}/report")
+    labeler.send(f"/work/{item}/report", reason="other", text="not for us")
+    assert "not for us" in researcher.open("/review").text
+    task = app.state.labelling.assignment(item, labeler.user.labeler_id).task_id
+    researcher.send(f"/review/{task}/reopen", decision="open")
+    assert app.state.queues.halted() == []
+
+
+def test_queue_forms_refuse_in_words(app, researcher):
+    for kind, changes, words in (
+        ("rank", {"name": "x", "k_max": "12"}, "K goes from 4 to 9"),
+        ("rank", {"name": " "}, "has no name"),
+        ("compare", {"name": "x", "model_a": "sft", "model_b": "sft"}, "two different models"),
+        ("rank", {"name": "x", "overlap": "150"}, "0 to 100 %"),
+    ):
+        researcher.open(f"/queues/new?kind={kind}")
+        researcher.send("/queues", 409, **changes)
+        assert words in researcher.page.text
+    researcher.open("/queues/new?kind=demonstration")
+    researcher.send("/queues", name="Write")
+    assert researcher.path.startswith("/queues/w_")
+    researcher.send(f"{researcher.path}/fill")
+    assert "0 items added" in researcher.page.text
+    researcher.send(f"{researcher.path}/state", state="closed")
+    assert "Open the queue" in researcher.page.text
+
+
+def test_screening_by_four_criteria(app, workspace, researcher):
+    researcher.open("/screening")
+    researcher.send("/screening", name="June", topics="health, law", split="any")
+    address = researcher.path
+    screening = address.split("/")[-1]
+    candidate = join(app, screening=screening)
+    candidate.open("/home")
+    form = fields_of(candidate.page.text, f"/trial/{screening}/topics")
+    candidate.client.post(f"/trial/{screening}/topics", data=form | {"topic": "health"})
+    rank, write = [queue.id for queue in app.state.queues.queues(screening=True)]
+
+    def answer(person, flags, ranks):
+        item = person.item
+        for letter in "ABCDE":
+            given = {f"{letter}.{name}": value for name, value in (RATING | flags).items()}
+            person.send(f"/work/{item}/rate/{letter}", **given, **{f"{letter}.quality": "4"})
+        shown = app.state.labelling.assignment(item, person.user.labeler_id).completions
+        fixed = sorted(completion.id for completion in shown)
+        given = {f"{letter}.rank": ranks[fixed.index(c.id)] for letter, c in zip("ABCDE", shown)}
+        person.send(f"/work/{item}/rank", **given)
+
+    researcher.open(f"/queues/{rank}")
+    researcher.send(f"/queues/{rank}/answer")
+    answer(researcher, {}, "12345")
+    candidate.open("/home")
+    candidate.send("/work/start/rank")
+    answer(candidate, {"violent_content": "yes"}, "21345")
+    candidate.open("/home")
+    candidate.send("/work/start/demonstration")
+    candidate.send(candidate.path, answer="My answer")
+    assert not list(workspace.store.rankings())
+    assert not list(workspace.store.demonstrations())
+
+    researcher.open(address)
+    (opinion,) = app.state.oversight.opinions(kinds=("demonstration",), screening_id=screening)
+    researcher.send(f"{address}/score/{opinion.submission_id}", score="7")
+    page = researcher.page.text
+    assert "80 %" in page  # 4 of 5 flags the same, by hand
+    assert "90 %" in page  # 9 of 10 pairs the same, by hand
+    assert "7.0" in page
+    assert "health" in page
+    researcher.send(f"{address}/decide/{candidate.user.labeler_id}", decision="admitted", note="good")
+    assert app.state.accounts.user(candidate.user.id).state == "active"
+    (kept,) = [found for found in workspace.store.labelers() if found.id == candidate.user.labeler_id]
+    assert kept.screening == pytest.approx({"flags": 0.8, "rankings": 0.9, "demonstrations": 7.0})
+    assert write
+
+
+def test_guides_have_versions_that_labels_point_at(app, workspace, researcher, labeler):
+    rank_queue(app)
+    rank_next(labeler)
+    researcher.open("/rubrics")
+    researcher.send("/rubrics/training", text="New text", change="Layout alone is a tie.")
+    assert researcher.path == "/guide/training-2"
+    assert "Layout alone is a tie." in labeler.open("/home").text
+    ((ranking, _),) = workspace.store.rankings()
+    assert ranking.rubric == "training-1"
+
+
+def test_exports_hold_no_names_and_read_back(app, workspace, researcher):
+    rank_queue(app, k_max=4)
+    person = join(app, name="Zebulon Quirk")
+    rank_next(person, "1223")
+    lines = {}
+    for name in ("events", "rankings", "pairs", "demonstrations", "prompts", "ratings", "toxicity"):
+        text = researcher.open(f"/export/{name}.jsonl").text
+        assert "Zebulon" not in text
+        assert person.email not in text
+        lines[name] = [json.loads(line) for line in text.splitlines()]
+    assert len(lines["pairs"]) == 5  # of 6 pairs one is tied
+    assert lines["rankings"][0]["ranks"] == [1, 2, 2, 3]
+    assert len(lines["ratings"]) == 4
+    assert lines["events"][0]["body"]["fields"]["D.rank"] == "3"
+
+
+def test_profile_and_screen_pages(app, researcher):
+    rank_queue(app, overlap_share=1.0, overlap_labels=3)
+    people = [join(app) for _ in range(2)]
+    for person in people:
+        for _ in range(3):
+            rank_next(person, "12345")
+    page = researcher.open(f"/labelers/{people[0].user.labeler_id}").text
+    assert "Position" in page
+    assert "100 (" in page  # the first shown always won
+    researcher.open("/labelers/screen")
+
+
+def test_only_admins_invite_researchers_and_held_out_people_are_not_screened(app, researcher, admin):
+    researcher.open("/labelers")
+    researcher.send("/labelers/invite", 409, role="admin")
+    made = app.state.screenings.create("J", topics=[], cut_flags=0.75, cut_rankings=0.75, cut_demonstrations=6.0)
+    admin.open("/labelers")
+    admin.send("/labelers/invite", 409, cohort="held-out", screening=made)
+    admin.open("/labelers")
+    admin.send("/labelers/invite", cohort="held-out", email="x@example.org")
+    assert "/invite/" in admin.page.text
+
+
+def test_deleting_a_user_reaches_releases_and_says_so(app, workspace, admin, researcher):
+    rank_queue(app, overlap_share=1.0, k_max=4)
+    person = join(app)
+    for _ in range(6):
+        rank_next(person, "1234")
+    with workspace.store.write() as connection:
+        from preceptor.store.schema import prompts
+
+        connection.execute(prompts.update().values(split="train"))
+    release = freeze(workspace, "rankings")
+    assert release.rows == 6
+    folder = workspace.root / "models" / "rm"
+    folder.mkdir()
+    (folder / "preceptor.json").write_text(json.dumps({"name": "rm", "releases": {release.name: release.sha256}}))
+    page = admin.open("/erase?who=c-1").text
+    assert release.name in page
+    assert "rm" in page
+    admin.send("/erase", 409, again="c-2")
+    admin.open("/erase?who=c-1")
+    admin.send("/erase", again="c-1")
+    assert "Deleted." in admin.page.text
+    assert len(list(workspace.store.rankings())) == 5
+    assert len(list(read_release(workspace.root / "releases" / f"{release.name}.jsonl"))) == 5
+    (kept,) = workspace.store.releases()
+    assert kept.rows == 5
+    assert len(list(read_release(workspace.root / kept.path))) == 5
+    assert "There is nothing of c-1" in admin.open("/erase?who=c-1").text
+    assert len(list(app.state.oversight.events())) == 5
+    researcher.open("/round")
