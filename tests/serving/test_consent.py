@@ -23,12 +23,14 @@ def stored(server, text):
 @pytest.mark.parametrize("stream", [False, True])
 def test_store_true_keeps_the_prompt_and_who_answered_it(server, stream):
     text = f"Tell me about marmots and their whistles, {'streamed' if stream else 'whole'}"
-    outcome, answer = ask(server, text, store=True, safety_identifier="ana", stream=stream, metadata={"app": "shop"})
+    outcome, answer = ask(
+        server, text, store=True, safety_identifier="ana", stream=stream, metadata={"app": "a@example.org"}
+    )
     assert outcome == "kept"
     (prompt,) = stored(server, text)
     assert (prompt.user_id, prompt.consent, prompt.source) == ("ana", True, "customer")
     assert prompt.split == split_of("ana")
-    assert prompt.meta["metadata"] == {"app": "shop"}
+    assert prompt.meta["metadata"] == {"app": "[email]"}
     (completion,) = server.workspace.store.completions(prompt_id=prompt.id)
     assert completion.model_id.startswith("alpha@")
     if not stream:

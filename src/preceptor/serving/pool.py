@@ -33,9 +33,7 @@ class Pool:
         """
         found: Counter[str] = Counter()
         clean = tuple(Message(role=message.role, content=mask(message.content, found)) for message in messages)
-        meta = {name: mask(value) if isinstance(value, str) else value for name, value in meta.items()}
-        if found:
-            meta["masked"] = dict(found)
+        meta = _masked(meta) | ({"masked": dict(found)} if found else {})
         prompt = Prompt.chat(clean, user_id=user_id, split=split_of(user_id), meta=meta, consent=True)
         reason = _unfit(prompt)
         if reason is not None:
@@ -73,6 +71,14 @@ class Pool:
                 for rule in self.alike:
                     rule.find_or_add(prompt.id, prompt.text)
         return self.alike
+
+
+def _masked(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with every text in it masked, in dictionaries inside it too."""
+    out: dict[str, Any] = {}
+    for name, value in meta.items():
+        out[name] = _masked(value) if isinstance(value, Mapping) else mask(value) if isinstance(value, str) else value
+    return out
 
 
 def _unfit(prompt: Prompt) -> Outcome | None:
