@@ -1,4 +1,4 @@
-"""A hundred labelers, each submitting every five seconds for a minute, on SQLite."""
+"""A hundred labelers for a minute on SQLite: each saves a draft, submits and gets the next item every five seconds."""
 
 import random
 import threading
@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from hammer import Labeler, Server, comparison_queue, people
-from persons import make_workspace
+from persons import fields_of, make_workspace
 
 from preceptor.labelling.app import create_app
 
@@ -27,9 +27,16 @@ def test_a_hundred_labelers(tmp_path, capsys):
     def work(number: int, labeler: Labeler) -> None:
         due = started + every * number / people_count  # spread over the five seconds
         try:
+            _, home = labeler.ask("GET", "/home")
+            path, page = labeler.ask("POST", "/work/start/compare", {"token": fields_of(home)["token"]})
             while due < started + seconds:
                 time.sleep(max(0.0, due - time.monotonic()))
-                assert labeler.once(len(labeler.acknowledged))
+                form = fields_of(page) | {"note": f"{number} at {due:.1f}"}
+                labeler.ask("POST", f"{path}/draft/compare", form)
+                last = path
+                path, page = labeler.ask("POST", path, form | {"verdict": "tie"})  # answers with the next item
+                assert path != last
+                labeler.acknowledged[form["key"]] = (last, form["note"])
                 due += every
         except Exception as error:
             labeler.error = repr(error)

@@ -1,0 +1,59 @@
+"""The wheel, in an empty environment with the labelling extra alone, serves every page and has no torch."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WALK = """
+import importlib.util, sys, tempfile
+from pathlib import Path
+assert importlib.util.find_spec("torch") is None
+from fastapi.testclient import TestClient
+sys.path.insert(0, sys.argv[1])
+from persons import make_workspace, join, rank_queue, Person
+from preceptor.labelling.app import create_app
+import preceptor
+assert "site-packages" in preceptor.__file__, preceptor.__file__
+app = create_app(make_workspace(Path(tempfile.mkdtemp()) / "ws"), writes_per_minute=10**6)
+rank_queue(app)
+people = {role: join(app, role) for role in ("labeler", "researcher", "admin")}
+paths = [path for path, ways in app.openapi()["paths"].items() if "get" in ways and "{" not in path]
+for path in paths + ["/static/preceptor.css", "/static/enhance.js", "/guide/training-1", "/queues/new?kind=compare"]:
+    answer = people["admin"].client.get(path)
+    assert answer.status_code == 200, (path, answer.status_code)
+labeler = people["labeler"]
+labeler.open("/home")
+labeler.send("/work/start/rank")
+assert "/rate/A" in labeler.path
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+print("pages", len(paths))
+"""
+
+
+def test_the_app_starts_without_torch():
+    code = (
+        "import sys, preceptor.labelling.serve; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_wheel_serves_every_page(tmp_path):
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "-o", tmp_path, ROOT], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", f"{wheel}[web]", "httpx"]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"pip cannot install here: {done.stderr.strip().splitlines()[-1]}")
+    command = [python, "-c", WALK, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "pages" in done.stdout
