@@ -198,3 +198,27 @@ def test_deleting_a_user_reaches_releases_and_says_so(app, workspace, admin, res
     assert "There is nothing of c-1" in admin.open("/erase?who=c-1").text
     assert len(list(app.state.oversight.events())) == 5
     researcher.open("/round")
+
+
+class Bytes:
+    """A chat format whose tokens are bytes, so that a batch can be read back as text."""
+
+    def prompt(self, messages):
+        return list("\n".join(message.content for message in messages).encode())
+
+    def answers(self, texts):
+        return [list(text.encode()) for text in texts]
+
+
+def test_a_ranking_from_the_page_arrives_in_a_reward_model_batch_unchanged(app, workspace, labeler):
+    data = pytest.importorskip("preceptor.training.data")
+    rank_queue(app)
+    item = rank_next(labeler, "31223")
+    found = app.state.labelling.assignment(item, labeler.user.labeler_id)
+    release = freeze(workspace, "rankings", split=found.prompt.split)
+    (ranked,), left_out = data.read_rankings(release, Bytes(), 10_000)
+    assert left_out == 0
+    assert bytes(ranked.prompt).decode() == found.prompt.text
+    assert [bytes(answer).decode() for answer in ranked.answers] == [c.text for c in found.completions]
+    assert sorted(ranked.pairs) == [(1, 0), (1, 2), (1, 3), (1, 4), (2, 0), (2, 4), (3, 0), (3, 4)]
+    assert ranked.labeler_id == labeler.user.labeler_id

@@ -18,10 +18,8 @@ router = APIRouter()
 @router.get("/health")
 def health(request: Request) -> Response:
     """Ready when the database answers."""
-    try:
-        request.app.state.accounts.has_admin()
-    except DatabaseFailure as error:
-        return JSONResponse({"status": "the database does not answer", "error": type(error).__name__}, 503)
+    if trouble := request.app.state.accounts.trouble():
+        return JSONResponse({"status": "the database does not answer", "error": trouble}, 503)
     return JSONResponse({"status": "ok"})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from preceptor.store.schema import Row, labelers
 from preceptor.store.schema_labelling import audit, invites, screening_members, sessions, users
@@ -100,6 +101,14 @@ class Accounts:
     def users(self) -> list[User]:
         with self.store.read() as connection:
             return [User(**row) for row in connection.execute(_USERS.order_by(users.c.pseudonym)).mappings()]
+
+    def trouble(self) -> str:
+        """The name of the error with which the database answers; empty where all is well."""
+        try:
+            self.has_admin()
+        except SQLAlchemyError as error:
+            return type(error).__name__
+        return ""
 
     def has_admin(self) -> bool:
         query = select(func.count()).select_from(users).where(users.c.role == "admin", users.c.state == "active")
