@@ -10,7 +10,6 @@ from preceptor.labelling.forms import Problem
 from preceptor.labelling.pages import go, render
 from preceptor.labelling.questions import SUBJECTS
 from preceptor.store.accounts import User, normal_email
-from preceptor.store.connect import DatabaseFailure
 
 router = APIRouter()
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from preceptor.store.schema import Row, labelers
 from preceptor.store.schema_labelling import audit, invites, screening_members, sessions, users
@@ -106,7 +105,7 @@ class Accounts:
         """The name of the error with which the database answers; empty where all is well."""
         try:
             self.has_admin()
-        except SQLAlchemyError as error:
+        except DatabaseFailure as error:
             return type(error).__name__
         return ""
 
