@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from preceptor.store.connect import DatabaseFailure
 from preceptor.store.schema import Row, labelers
 from preceptor.store.schema_labelling import audit, invites, screening_members, sessions, users
 from preceptor.store.store import Store
