@@ -1,6 +1,8 @@
 """A hundred labelers for a minute on SQLite: each saves a draft, submits and gets the next item every five seconds."""
 
+import os
 import random
+import resource
 import threading
 import time
 
@@ -48,6 +50,7 @@ def test_a_hundred_labelers(tmp_path, capsys):
         thread.join()
     took = time.monotonic() - started
     server.stop()
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     log = (tmp_path / "log").read_text()
     times = np.array([spent for labeler in labelers for _, spent in labeler.seconds])
     posts = np.array([spent for labeler in labelers for method, spent in labeler.seconds if method == "POST"])
@@ -56,7 +59,8 @@ def test_a_hundred_labelers(tmp_path, capsys):
         print(
             f"\n{done} submissions, {len(times)} requests in {took:.0f} s: median {1000 * np.median(times):.0f} ms, "
             f"p99 {1000 * np.quantile(times, 0.99):.0f} ms, writes p99 {1000 * np.quantile(posts, 0.99):.0f} ms, "
-            f"slowest {1000 * times.max():.0f} ms"
+            f"slowest {1000 * times.max():.0f} ms; the server used {spent.ru_utime + spent.ru_stime:.0f} s of CPU; "
+            f"load average {os.getloadavg()[0]:.1f}"
         )
     assert [labeler.error for labeler in labelers if labeler.error] == []
     assert "database is locked" not in log

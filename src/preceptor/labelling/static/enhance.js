@@ -69,7 +69,7 @@
       dirty = false;
       since = null;
       active = Math.max(0, active - sent);
-      saved.classList.remove("failed");
+      saved.classList.remove("failed", "none");
       unsaved.hidden = true;
     });
     setInterval(() => { if (since) form.dispatchEvent(new Event("change")); }, 10000);
