@@ -70,7 +70,7 @@ def _open(workspace: Path | None):
 
 
 @app.command
-def demo(*, dir: Path = Path("demo"), seed: int = 0) -> None:
+def demo(*, dir: Path = Path("demo"), seed: int = 2) -> None:
     """The whole loop with simulated people, from nothing to a report: about eight minutes on two cores, no network.
 
     Parameters

@@ -16,6 +16,7 @@ from preceptor.text.batches import Blocks
 from preceptor.training import ppo
 from preceptor.training.optim import Average, Optimizers
 from preceptor.training.ppo import assess, learn, minibatches, ppo_gradient, ptx_gradient
+from preceptor.training.reward import score_episodes
 from preceptor.types import Sampling
 from tiny_models import ARCHITECTURES, make_model, make_tokenizer, save
 
@@ -40,7 +41,7 @@ class Players:
 
     def assess(self, iteration=0):
         models = (self.policy, self.reference, self.value, self.reward)
-        return assess(*models, self.episodes, PAD, self.config, iteration)
+        return assess(*models, self.episodes, PAD, EOS, self.config, iteration)
 
     def learn(self, rollout, text=None, iteration=0):
         optimizers = Optimizers(self.policy, lr=self.config.lr), Optimizers(self.value, lr=self.config.value_lr)
@@ -53,6 +54,17 @@ def settings(**changes):
 
 def gradient(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def test_an_answer_that_was_cut_off_is_scored_as_if_it_ended_there(tmp_path):
+    players = Players("llama", tmp_path / "m", settings())
+    cut = [replace(e, finish_reason="length") for e in players.episodes]
+    ended = [replace(e, answer_tokens=(*e.answer_tokens, EOS), finish_reason="stop") for e in players.episodes]
+    players.episodes = [replace(e, finish_reason="stop") for e in players.episodes]
+    assert torch.equal(score_episodes(players.reward, cut, PAD, EOS), score_episodes(players.reward, ended, PAD, EOS))
+    assert not torch.equal(
+        score_episodes(players.reward, cut, PAD, EOS), score_episodes(players.reward, players.episodes, PAD, EOS)
+    )
 
 
 # -- before the policy moves ----------------------------------------------------------------------------------
@@ -111,8 +123,9 @@ def test_a_rollout_against_one_episode_at_a_time(recompute, tmp_path):
     for i, episode in enumerate(players.episodes):
         start, n = len(episode.prompt_tokens), len(episode.answer_tokens)
         ids = torch.tensor([episode.prompt_tokens + episode.answer_tokens])
+        whole = ids if episode.finish_reason == "stop" else torch.cat([ids, torch.tensor([[EOS]])], -1)
         with torch.no_grad():
-            score = players.reward(ids).logits.item()
+            score = players.reward(whole).logits.item()
             states = players.value.score(players.value.base_model(ids).last_hidden_state)[0, :, 0]
             ref = torch.log_softmax(players.reference(ids).logits[0] / 0.7, -1)
         values = [states[start - 1 + t].item() for t in range(n)]

@@ -47,9 +47,9 @@ def stage(workspace: Workspace, config: StageConfig) -> dict[str, float]:
 def write_demonstrations(workspace: Workspace, recipe: Recipe) -> int:
     """Prompts of training users with a demonstration each, and the labelers, into the store."""
     world = World.of(recipe.seed)
-    tasks = draw_prompts(
-        world, users(world, recipe.seed).training, recipe.demonstrations, f"demonstrations {recipe.seed}"
-    )
+    pool = users(world, recipe.seed).training
+    tasks = draw_prompts(world, pool, recipe.demonstrations, f"demonstrations {recipe.seed}")
+    tasks = [marked(task, 0) for task in tasks]
     store = workspace.store
     store.add_prompts(task.prompt for task in tasks)
     store.add_labelers(simulated.labeler for simulated in labelers(recipe.seed))

@@ -1,12 +1,12 @@
 """The demo's measurements. Each runs in a worker and gives plain values back; intervals are made in `summary`."""
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from preceptor.config import PpoConfig
 from preceptor.models.load import load_scalar
-from preceptor.models.save import model_hash
 from preceptor.pipeline.recipe import BEST_OF, Recipe
 from preceptor.rollout.subject import LocalSubject
 from preceptor.simulation.gold import judge
@@ -18,7 +18,7 @@ from preceptor.store import Workspace
 from preceptor.training.data import corpus_blocks
 from preceptor.training.ppo import train_ppo
 from preceptor.training.pretrain import block_losses
-from preceptor.training.reward import score_rows
+from preceptor.training.reward import score_episodes, score_rows
 from preceptor.types import Prompt, Sampling
 
 SAMPLES_OF_CURVE = 2
@@ -222,25 +222,35 @@ def best_of_n(
 
 
 def over_optimise(workspace: Workspace, recipe: Recipe, config: PpoConfig) -> list[dict]:
-    """Train without a KL price, stopping every few steps to look at validation prompts: proxy, gold and KL."""
+    """Train without a KL price, stopping every few steps to look at validation prompts: proxy, gold and KL.
+
+    What was seen is kept, for the weights of the steps between are not: a run that goes on looks at new steps only.
+    """
     assert config.reference is not None
+    kept = workspace.root / "reports" / f"{config.output}.json"
+    points = json.loads(kept.read_text()) if kept.is_file() else []
     world = World.of(recipe.seed)
     prompts = [task.prompt for task in validation_tasks(recipe, recipe.curve_prompts, "curve")]
     start = LocalSubject(workspace.find_model(config.reference))
     scorer = load_scalar(workspace.find_model(config.reward_model))
-    points = []
-    for step in range(0, config.steps + 1, recipe.over_every):
+    for step in range(recipe.over_every * len(points), config.steps + 1, recipe.over_every):
         folder = workspace.find_model(config.reference)
         if step:
             folder = train_ppo(workspace, replace(config, max_steps=step))
         subject = LocalSubject(folder)
-        given = judged(draw(subject, prompts, None, 1.0, SAMPLES_OF_CURVE, recipe), prompts, world)
-        rows = [
-            subject.chat.prompt(prompt.messages) + subject.chat.answer(text)
-            for prompt, group in zip(prompts, given.texts)
-            for text in group
+        sampling = Sampling(max_new_tokens=recipe.answer_tokens, seed=recipe.seed + 1)
+        rows = [subject.chat.prompt(prompt.messages) for prompt in prompts]
+        groups = subject.episodes(rows, sampling, k=SAMPLES_OF_CURVE)
+        episodes = [episode for group in groups for episode in group]
+        # The proxy is what the run itself is rewarded with: the same function on the same tokens.
+        proxy = score_episodes(scorer, episodes, subject.chat.pad, subject.chat.eos)
+        gold = [
+            [judge(world, prompt, subject.chat.read(episode.answer_tokens)).score for episode in group]
+            for prompt, group in zip(prompts, groups)
         ]
-        proxy = score_rows(scorer, rows, subject.chat.pad).view(-1, SAMPLES_OF_CURVE).tolist()
         kl = divergence(subject, start, prompts, 1.0, SAMPLES_OF_CURVE, recipe)
-        points.append({"step": step, "gold": given.gold, "proxy": proxy, "kl": kl, "model": model_hash(folder)})
+        points.append({"step": step, "gold": gold, "proxy": proxy.view(-1, SAMPLES_OF_CURVE).tolist(), "kl": kl})
+        new = kept.with_name(f".{kept.name}.new")
+        new.write_text(json.dumps(points))
+        new.replace(kept)
     return points

@@ -1,4 +1,7 @@
-"""The demo's recipe: every size, count and learning rate, chosen on the tuning seed 0 and then left alone."""
+"""The demo's recipe: every size, count and learning rate, chosen on seed 0 and then left alone.
+
+Seed 1 was looked at once, to mend a fault in how answers that were cut off are scored. The demo's own seed is 2.
+"""
 
 from dataclasses import dataclass
 
@@ -14,7 +17,7 @@ SMALL, LARGE = "base-small", "base-large"
 class Recipe:
     """One run of the demo. The defaults are the demo; tests make everything smaller."""
 
-    seed: int = 0
+    seed: int = 2
     web_tokens: int = 1_950_000
     """One pass of pretraining text, and some for validation."""
     pretrain_steps: int = 1800

@@ -23,6 +23,7 @@ class LocalSubject:
         self.chat = Chat(load_tokenizer(folder))
         self.model = load_policy(folder)
         self.batch = batch
+        self._texts: list[str] = []  # of every token, decoded when a stop string is first asked for
 
     # -- what an evaluation asks ----------------------------------------------------------------------------
 
@@ -134,8 +135,9 @@ class LocalSubject:
     def _tokens_with(self, stop: tuple[str, ...]) -> list[int]:
         if not stop:
             return []
-        decoded = self.chat.tokenizer.batch_decode([[token] for token in range(len(self.chat.tokenizer))])
-        return [token for token, text in enumerate(decoded) if any(end in text for end in stop)]
+        if not self._texts:
+            self._texts = self.chat.tokenizer.batch_decode([[token] for token in range(len(self.chat.tokenizer))])
+        return [token for token, text in enumerate(self._texts) if any(end in text for end in stop)]
 
     def _read(self, episode: Episode, stop: tuple[str, ...]) -> str:
         text = self.chat.tokenizer.decode(

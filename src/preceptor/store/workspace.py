@@ -59,7 +59,8 @@ class Workspace:
 
     def models(self) -> list[str]:
         """The names of finished models, by age."""
-        folders = [path.parent for path in (self.root / "models").glob("*/config.json")]
+        found = (path.parent for path in (self.root / "models").glob("*/config.json"))
+        folders = [path for path in found if not path.name.startswith(".")]  # a dot: half-written
         return [path.name for path in sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name))]
 
     def find_model(self, name: str) -> Path:

@@ -88,7 +88,7 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
         kl_passed = bool(run.state and run.state["kl_passed"])
         while not (run.should_stop() or kl_passed):
             episodes = act(policy, prompts, chat, config, run.step)
-            rollout = assess(policy, reference, value, reward, episodes, chat.pad, config, run.step)
+            rollout = assess(policy, reference, value, reward, episodes, chat.pad, chat.eos, config, run.step)
             share = warmed(run.step, config.warmup)
             learned = learn(
                 policy, value, policy_optimizer, value_optimizer, average, rollout, text, chat.pad, config, run.step
@@ -135,14 +135,14 @@ def act(policy, prompts: list[list[int]], chat: Chat, config: PpoConfig, iterati
 
 @torch.no_grad()
 def assess(
-    policy, reference, value, reward, episodes: list[Episode], pad: int, config: PpoConfig, iteration: int = 0
+    policy, reference, value, reward, episodes: list[Episode], pad: int, eos: int, config: PpoConfig, iteration: int = 0
 ) -> Rollout:
     """Reference log-probabilities, values and scores of the episodes, and from them rewards and advantages.
 
     With `recompute_logprobs` the policy's log-probabilities are made in the very micro-batches, and the precision, in
     which `learn` will make them first: so the ratio is exactly 1 there, and differs later only because of learning.
     """
-    scores = score_episodes(reward, episodes, pad)
+    scores = score_episodes(reward, episodes, pad, eos)
     longest = max(len(episode.answer_tokens) for episode in episodes)
     shape = (len(episodes), longest)
     mask, logprobs, ref_logprobs, values = (torch.zeros(shape) for _ in range(4))

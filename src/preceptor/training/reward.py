@@ -167,8 +167,15 @@ def score_rows(model, rows: Sequence[Sequence[int]], pad: int) -> Tensor:
     return scores
 
 
-def score_episodes(model, episodes: Sequence[Episode], pad: int) -> Tensor:
-    return score_rows(model, [episode.prompt_tokens + episode.answer_tokens for episode in episodes], pad)
+def score_episodes(model, episodes: Sequence[Episode], pad: int, eos: int) -> Tensor:
+    """The scores of answers as labelers would have met them: one that was cut off is scored as if it ended there,
+    for every answer in the rankings ends with the end-of-text token."""
+    return score_rows(model, [_ended(episode, eos) for episode in episodes], pad)
+
+
+def _ended(episode: Episode, eos: int) -> tuple[int, ...]:
+    tokens = episode.prompt_tokens + episode.answer_tokens
+    return tokens if episode.finish_reason == "stop" else (*tokens, eos)
 
 
 def ranking_accuracy(model, rankings: Sequence[RankedPrompt], pad: int) -> tuple[int, int]:

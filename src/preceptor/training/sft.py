@@ -167,7 +167,7 @@ class EpochJudge:
     def look(self, model, epoch: int) -> float:
         sampling = Sampling(temperature=1.0, max_new_tokens=self.longest, seed=self.seed)
         answers = generate(model, self.prompts, sampling, stop=frozenset([self.chat.eos]), pad=self.chat.pad)
-        scores = score_episodes(self.scorer, [row[0] for row in answers], self.chat.pad)
+        scores = score_episodes(self.scorer, [row[0] for row in answers], self.chat.pad, self.chat.eos)
         reward = float(scores.mean())
         if self.best is None or reward > self.best["reward"]:
             weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
