@@ -16,24 +16,28 @@ SIZES = {
 
 def new_model(size: str, tokenizer, context: int) -> LlamaForCausalLM:
     """A randomly initialised model; the caller seeds torch. `context` sets the rotary base, not a limit."""
+    ids = {"eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
+    return LlamaForCausalLM(new_config(size, len(tokenizer), context, **ids))
+
+
+def new_config(size: str, vocabulary: int, context: int, *, eos: int, pad: int) -> LlamaConfig:
+    """The config of `new_model`. Raises UserError for an unknown size."""
     if size not in SIZES:
         raise UserError(f"no size {size!r}; choose one of: {', '.join(SIZES)}")
     width, layers, heads, mlp = SIZES[size]
     tiny = width < 256
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            intermediate_size=mlp,
-            max_position_embeddings=max(2048, context),
-            rope_parameters={"rope_type": "default", "rope_theta": 100.0 if tiny else 10000.0},
-            tie_word_embeddings=True,
-            initializer_range=0.04 if tiny else 0.02,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=mlp,
+        max_position_embeddings=max(2048, context),
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0 if tiny else 10000.0},
+        tie_word_embeddings=True,
+        initializer_range=0.04 if tiny else 0.02,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=pad,
     )
