@@ -10,6 +10,7 @@ from cyclopts.config import Dict
 
 from preceptor import __version__
 from preceptor.config import PpoConfig, PretrainConfig, RewardConfig, SampleConfig, SftConfig, check_settings
+from preceptor.planning.options import PlanOptions
 from preceptor.store.folder import SETTINGS, find_root, read_settings
 
 Where = Annotated[
@@ -478,3 +479,20 @@ def revoke_key(name: str, /, *, workspace: Where = None) -> None:
     from preceptor.store.keys import revoke_key as run
 
     print(f"revoked the key of {run(_open(workspace).store, name).name}")
+
+
+# -- before renting machines ------------------------------------------------------------------------------------
+
+
+@app.command
+def plan(
+    options: Annotated[PlanOptions, Parameter(name="*")] = PlanOptions(),  # noqa: B008
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Predict memory and time of the stages on a cluster, from a model's config alone. No weights are loaded."""
+    from preceptor.planning.plan import plan_of
+    from preceptor.planning.table import plan_lines
+
+    made = plan_of(options)
+    print(json.dumps(made.to_json(), indent=1) if as_json else "\n".join(plan_lines(made)))
