@@ -15,7 +15,7 @@ from typing import Any
 
 import zstandard
 from alembic.script import ScriptDirectory
-from sqlalchemy import DateTime, Integer, Table, delete, func, insert, select, text
+from sqlalchemy import DateTime, Integer, PoolProxiedConnection, Table, delete, func, insert, select, text
 from sqlalchemy.engine import Connection
 
 from preceptor.errors import UserError
@@ -80,19 +80,25 @@ def restore(store: Store, path: Path) -> dict[str, int]:
 
 def _copy_pages(store: Store, path: Path) -> None:
     with closing(store.engine.raw_connection()) as pooled, closing(sqlite3.connect(path)) as copy:
-        pooled.driver_connection.backup(copy, pages=1000, sleep=0.01)
+        _sqlite(pooled).backup(copy, pages=1000, sleep=0.01)
         copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a -wal beside it
         _check(copy, path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
+def _sqlite(pooled: PoolProxiedConnection) -> sqlite3.Connection:
+    """The driver's own connection, which knows how to back up."""
+    assert isinstance(pooled.driver_connection, sqlite3.Connection)
+    return pooled.driver_connection
+
+
 def _restore_pages(store: Store, path: Path) -> None:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as copy:
         _check(copy, path)
         with closing(store.engine.raw_connection()) as pooled:
-            copy.backup(pooled.driver_connection)
-            pooled.driver_connection.execute("PRAGMA journal_mode=WAL")
+            copy.backup(_sqlite(pooled))
+            _sqlite(pooled).execute("PRAGMA journal_mode=WAL")
     upgrade(store.engine)
 
 
