@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 
-.PHONY: help venv demo test test-all bench lint format docs clean
+.PHONY: help venv venv-trl demo test test-all bench lint format docs clean
 
 help:
 	@echo "make venv      .venv with everything that the tests need"
@@ -16,7 +16,8 @@ help:
 	@echo "make lint      ruff, pyright and the import layers"
 	@echo "make format    let ruff put the code in order"
 	@echo "make docs      write docs/cli.md anew from the command line itself"
-	@echo "make bench     the measured tables"
+	@echo "make bench     the measured tables, beside TRL (BENCH=quick: smaller work)"
+	@echo "make venv-trl  the peers' environments, for make bench"
 	@echo "make clean     remove caches, builds and the demo (not .venv)"
 
 venv: $(STAMP)
@@ -36,9 +37,23 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(TEST)
 
-bench: $(STAMP)
+# BENCH=quick: smaller work and no server, for a first look.
+BENCH ?= full
+bench: $(STAMP) venv-trl
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --sizes $(BENCH)
+ifneq ($(BENCH),quick)
 	test -f demo/results.json || $(BIN)/preceptor demo --dir demo
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving.py demo
+endif
+
+# The peers that benchmarks/bench.py measures beside us, each in an environment of its own: the current TRL, and the last
+# one that had PPO.
+venv-trl: .venv-trl/.installed .venv-trl-ppo/.installed
+
+.venv-%/.installed: benchmarks/requirements-%.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements-$*.txt
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -1,0 +1,231 @@
+"""Preceptor beside its peers: the same models, tokens and threads, a step of one after a step of the other.
+
+    python benchmarks/bench.py [--sizes full|quick|toy] [--only sft,rm_k9] [--threads 1] [--output benchmarks]
+
+Every contestant is a process of its own that waits for its turn, so that both meet the same noise of the machine. First
+a rehearsal in fp32 and in bf16 finds each side's faster precision; then the two winners take turns, and a ratio is that
+of the medians. Writes OUTPUT/<hardware>-<date>.md and OUTPUT/results.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from machine import hardware, load_average, slug
+from material import SIZES, Sizes, write_material
+from table import figures, page
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+ENVIRONMENTS = {
+    "trl": ROOT / ".venv-trl" / "bin" / "python",
+    "trl-ppo": ROOT / ".venv-trl-ppo" / "bin" / "python",
+    "transformers": Path(sys.executable),
+}
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """`peer`: the environment of the other side; `precisions`: of each side's rehearsal."""
+
+    task: str
+    peer: str | None
+    rounds: str  # field of Sizes
+    ours: tuple[str, ...] = PRECISIONS
+    theirs: tuple[str, ...] = PRECISIONS
+
+
+CONTESTS = (
+    Contest("sft", "trl", "sft_rounds"),
+    Contest("rm_k9", "trl", "rm_rounds"),
+    Contest("rm_k4", "trl", "rm_rounds"),
+    Contest("ppo_full", "trl-ppo", "ppo_rounds"),
+    Contest("ppo_ragged", "trl-ppo", "ppo_rounds"),
+    Contest("generate", "transformers", "generate_rounds", ours=("fp32",), theirs=("fp32",)),
+    Contest("sft_medium", None, "medium_rounds"),
+)
+
+
+@dataclass(slots=True)
+class Contestant:
+    """A worker process: which side, which task, and what it has reported."""
+
+    side: str
+    precision: str
+    process: subprocess.Popen
+    reports: list[dict] = field(default_factory=list)
+    ready: dict = field(default_factory=dict)
+
+    def hear(self) -> dict:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.side} ({self.precision}) ended with status {self.process.wait()}")
+        return json.loads(line)
+
+    def step(self) -> dict:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"step\n")
+        self.process.stdin.flush()
+        report = self.hear()
+        self.reports.append(report)
+        return report
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def start(side: str, task: str, precision: str, python: Path, folder: Path, threads: int, log) -> Contestant:
+    script = HERE / ("ours.py" if side in ("ours", "machine") else "peer.py")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    process = subprocess.Popen(
+        [str(python), str(script), task, str(folder), precision],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=environment,
+    )
+    return Contestant(side, precision, process)
+
+
+def hold(contest: Contest, folder: Path, sizes: Sizes, threads: int, log) -> dict:
+    """One contest: rehearsal, then rounds in alternating order. Returns each side's reports."""
+    lanes = {"ours": [(precision, Path(sys.executable)) for precision in contest.ours]}
+    if contest.peer:
+        lanes["peer"] = [(precision, ENVIRONMENTS[contest.peer]) for precision in contest.theirs]
+    everyone: list[Contestant] = []
+    try:
+        for side, entries in lanes.items():
+            everyone += [start(side, contest.task, p, python, folder, threads, log) for p, python in entries]
+        for contestant in everyone:
+            contestant.ready = contestant.hear()
+        for _ in range(2):  # the first step warms up, the second decides
+            for contestant in everyone:
+                contestant.step()
+        best = {
+            side: min((c for c in everyone if c.side == side), key=lambda c: c.reports[-1]["seconds"]) for side in lanes
+        }
+        others = [c for c in everyone if c is not best[c.side]]
+        rehearsed = [
+            {"side": c.side, "precision": c.precision, "seconds": c.reports[-1]["seconds"], "reports": c.reports[:2]}
+            for c in everyone
+        ]
+        for contestant in others:
+            contestant.end()
+        turns = list(best.values())
+        if not contest.peer:  # against the machine itself
+            machine = start("machine", "matmul", best["ours"].precision, Path(sys.executable), folder, threads, log)
+            machine.ready = machine.hear()
+            everyone.append(machine)
+            turns.append(machine)
+        first = {c.side: len(c.reports) for c in turns}
+        for number in range(getattr(sizes, contest.rounds)):
+            for contestant in turns if number % 2 == 0 else reversed(turns):
+                contestant.step()
+        return {
+            "rehearsal": rehearsed,
+            "sides": {
+                c.side: {
+                    "precision": c.precision,
+                    "loaded_mib": c.ready["resident_mib"],
+                    "warm": c.reports[: first[c.side]],
+                    "reports": c.reports[first[c.side] :],
+                }
+                for c in turns
+            },
+        }
+    finally:
+        for contestant in everyone:
+            if contestant.process.poll() is None:
+                contestant.process.kill()
+                contestant.process.wait()
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Versions of what the environment has of the parties."""
+    code = (
+        "import json, platform; from importlib import metadata as m\n"
+        "have = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
+        "print(json.dumps({'python': platform.python_version()} | "
+        "{n: have[n] for n in ('torch', 'transformers', 'trl', 'accelerate') if n in have}))"
+    )
+    return json.loads(subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def run(
+    size_name: str, only: list[str], threads: int, output: Path, environments: dict[str, Path] | None = None
+) -> dict:
+    """All contests of `only`. Returns what results.json holds, and writes it and the page into `output`."""
+    sizes, began = SIZES[size_name], time.perf_counter()
+    usable = environments or ENVIRONMENTS
+    found: dict[str, dict] = {}
+    missing: dict[str, str] = {}
+    loads = [load_average()]
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="preceptor-bench-") as place:
+        folder = Path(place)
+        write_material(folder, sizes)
+        with open(folder / "log", "w+b") as log:
+            for contest in CONTESTS:
+                if contest.task not in only:
+                    missing[contest.task] = "not asked for in this run"
+                elif contest.peer and not usable[contest.peer].exists():
+                    missing[contest.task] = f"no environment {usable[contest.peer]}; run: make venv-trl"
+                else:
+                    try:
+                        found[contest.task] = hold(contest, folder, sizes, threads, log)
+                    except RuntimeError as error:
+                        log.seek(0)
+                        tail = log.read().decode(errors="replace")[-3000:]
+                        raise SystemExit(f"{contest.task}: {error}\n{tail}") from error
+                    loads.append(load_average())
+                    print(f"{contest.task}: {time.perf_counter() - began:.0f} s so far", file=sys.stderr)
+    about = {
+        "hardware": hardware(),
+        "date": date.today().isoformat(),
+        "sizes": size_name,
+        "threads": threads,
+        "seconds": time.perf_counter() - began,
+        "load_average": {"lowest": min(loads), "median": statistics.median(loads), "highest": max(loads)},
+        "versions": {"ours": versions(Path(sys.executable))}
+        | {name: versions(python) for name, python in usable.items() if name != "transformers" and python.exists()},
+    }
+    results = figures(found, missing, sizes) | {"about": about}
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    name = f"{slug(about['hardware'])}-{about['date']}.md"
+    (output / name).write_text(page(results, sizes))
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", choices=sorted(SIZES), default="full")
+    parser.add_argument("--only", default=",".join(contest.task for contest in CONTESTS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=HERE)
+    options = parser.parse_args()
+    results = run(options.sizes, options.only.split(","), options.threads, options.output)
+    print(page(results, SIZES[options.sizes]))
+
+
+if __name__ == "__main__":
+    main()

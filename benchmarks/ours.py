@@ -1,0 +1,189 @@
+"""Preceptor's side of the benchmarks: the stages' own step functions, a step per turn.
+
+python ours.py TASK FOLDER PRECISION      (started by bench.py)
+"""
+
+import sys
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from material import Sizes, read_sizes, read_tokens
+from turns import Finished, Turns
+
+from preceptor.config import PpoConfig, RewardConfig, SftConfig
+from preceptor.models.load import load_policy, load_scalar, load_tokenizer
+from preceptor.rollout.engine import generate
+from preceptor.text.chat import Chat
+from preceptor.training import ppo, reward, sft
+from preceptor.training.data import Example, RankedPrompt
+from preceptor.training.optim import Optimizers
+from preceptor.types import Sampling
+
+LR = 1e-4
+
+
+def demonstrations(turns: Turns, folder: Path, precision: str, model_name: str) -> None:
+    chat = Chat(load_tokenizer(folder / model_name))
+    model = load_policy(folder / model_name)
+    optimizers = Optimizers(model, lr=LR)
+    config = SftConfig(precision=precision)
+    steps = [[Example(row["prompt"], row["answer"]) for row in step] for step in read_tokens(folder)["sft"]]
+    turns.count(model.base_model)
+    model.train()
+    turns.ready()
+    for step in endless(steps):
+        metrics = sft.learn(model, step, None, chat.pad, config)
+        optimizers.step(1.0, max_norm=1.0)
+        work = sum(len(example.tokens) for example in step)
+        turns.done(work=work, loss=metrics["loss"], flop=training_flop(model, step))
+
+
+def training_flop(model, step: list[Example]) -> float:
+    """FLOP that a training step needs: forward once, backward twice that; no padding, logits of the answers only."""
+    config = model.config
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and ".h." in name)
+    forward = 0.0
+    for example in step:
+        length = len(example.tokens)
+        attention = 2 * config.n_layer * config.n_embd * length * (length + 1)  # QK^T and AV, causal
+        forward += 2 * matrices * length + attention + 2 * config.vocab_size * config.n_embd * len(example.answer)
+    return 3 * forward
+
+
+def run_sft(turns: Turns, folder: Path, precision: str) -> None:
+    demonstrations(turns, folder, precision, "full")
+
+
+def run_sft_medium(turns: Turns, folder: Path, precision: str) -> None:
+    demonstrations(turns, folder, precision, "medium")
+
+
+def rankings(turns: Turns, folder: Path, precision: str, k: int) -> None:
+    chat = Chat(load_tokenizer(folder / "reward"))
+    model = load_scalar(folder / "reward")
+    optimizers = Optimizers(model, lr=LR)
+    config = RewardConfig(precision=precision)
+    pairs = [(better, worse) for better in range(k) for worse in range(better + 1, k)]
+    steps = [
+        [RankedPrompt(row["prompt"], row["answers"], pairs, "labeler") for row in step]
+        for step in read_tokens(folder)[f"rankings_{k}"]
+    ]
+    turns.count(model.base_model)
+    turns.ready()
+    for step in endless(steps):
+        metrics = reward.learn_rankings(model, step, chat.pad, config)
+        optimizers.step(1.0, max_norm=1.0)
+        turns.done(work=int(metrics["pairs"]), loss=metrics["loss"])
+
+
+def run_rm_k9(turns: Turns, folder: Path, precision: str) -> None:
+    rankings(turns, folder, precision, 9)
+
+
+def run_rm_k4(turns: Turns, folder: Path, precision: str) -> None:
+    rankings(turns, folder, precision, 4)
+
+
+def ppo_config(sizes: Sizes, precision: str) -> PpoConfig:
+    """The settings that the peer has too; no averaged weights, for it has none."""
+    return PpoConfig(
+        batch=sizes.episodes,
+        minibatch=max(1, sizes.episodes // 8),
+        max_new_tokens=sizes.answer,
+        temperature=0.7,
+        kl_coef=0.05,
+        lr=1e-6,
+        value_lr=1e-6,
+        warmup=0,
+        ema=0.0,
+        precision=precision,
+    )
+
+
+def iterations(turns: Turns, folder: Path, precision: str, kind: str) -> None:
+    sizes = read_sizes(folder)
+    config = ppo_config(sizes, precision)
+    chat = Chat(load_tokenizer(folder / kind))
+    policy, reference = load_policy(folder / kind), load_policy(folder / kind).requires_grad_(False)
+    value, judge = load_scalar(folder / "reward"), load_scalar(folder / "reward").requires_grad_(False)
+    optimizers = Optimizers(policy, lr=config.lr), Optimizers(value, lr=config.value_lr)
+    prompts = read_tokens(folder)["prompts"]
+    turns.count(*(model.base_model for model in (policy, reference, value, judge)))
+    turns.ready()
+    iteration = 0
+    while True:
+        marks = [time.perf_counter()]
+        episodes = ppo.act(policy, prompts, chat, config, iteration)
+        marks.append(time.perf_counter())
+        rollout = ppo.assess(policy, reference, value, judge, episodes, chat.pad, chat.eos, config, iteration)
+        marks.append(time.perf_counter())
+        learned = ppo.learn(policy, value, *optimizers, None, rollout, None, chat.pad, config, iteration)
+        marks.append(time.perf_counter())
+        metrics = ppo.describe(rollout, learned, chat, config)
+        phases = dict(zip(("act", "assess", "learn"), (end - start for start, end in pairwise(marks))))
+        facts = {"score": metrics["reward_model_score"], "answer_tokens": metrics["answer_tokens"]}
+        turns.done(work=len(episodes), **facts, gap=metrics["logprob_gap"], phases=phases)
+        iteration += 1
+
+
+def run_ppo_full(turns: Turns, folder: Path, precision: str) -> None:
+    iterations(turns, folder, precision, "full")
+
+
+def run_ppo_ragged(turns: Turns, folder: Path, precision: str) -> None:
+    iterations(turns, folder, precision, "ragged")
+
+
+def run_generate(turns: Turns, folder: Path, precision: str) -> None:
+    """Four answers to each prompt, a batch of rows at a time; the engine draws in fp32."""
+    sizes, prompts = read_sizes(folder), read_tokens(folder)["prompts"]
+    chat, model = Chat(load_tokenizer(folder / "ragged")), load_policy(folder / "ragged")
+    turns.count(model.base_model)
+    turns.ready()
+    seed = 0
+    while True:
+        sampling = Sampling(temperature=0.7, max_new_tokens=sizes.answer, seed=seed)
+        answers = generate(
+            model,
+            prompts[: sizes.prompts],
+            sampling,
+            stop=frozenset([chat.eos]),
+            pad=chat.pad,
+            k=4,
+            batch=sizes.rows,
+        )
+        lengths = [len(episode.answer_tokens) for group in answers for episode in group]
+        turns.done(work=sum(lengths), answer_tokens=sum(lengths) / len(lengths))
+        seed += 1
+
+
+def run_matmul(turns: Turns, folder: Path, precision: str) -> None:
+    """The machine's matrix product: FLOP/s of the best of several shapes."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    toy = read_sizes(folder).small.width < 64
+    shapes = [(64, 64, 64)] if toy else [(2048, 2048, 2048), (4096, 1024, 1024), (1536, 512, 2048)]
+    operands = [(torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype), 2.0 * m * k * n) for m, k, n in shapes]
+    turns.ready()
+    while True:
+        best = 0.0
+        for left, right, work in operands:
+            for _ in range(6):
+                start = time.perf_counter()
+                left @ right
+                best = max(best, work / (time.perf_counter() - start))
+        turns.done(work=best)
+
+
+def endless(steps: list):
+    while True:
+        yield from steps
+
+
+TASKS = {name.removeprefix("run_"): task for name, task in list(globals().items()) if name.startswith("run_")}
+
+if __name__ == "__main__":
+    with suppress(Finished):
+        TASKS[sys.argv[1]](Turns(), Path(sys.argv[2]), sys.argv[3])
