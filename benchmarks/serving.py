@@ -25,7 +25,7 @@ NAME = "benchmark"
 SERVER = """
 import sys
 from preceptor.serving.serve import serve
-from preceptor.serving.settings import ServeConfig
+from preceptor.config import ServeConfig
 from preceptor.store import Workspace
 serve(Workspace(sys.argv[1]), ServeConfig(port=0))
 """

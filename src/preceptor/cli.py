@@ -9,7 +9,16 @@ from cyclopts import App, Parameter
 from cyclopts.config import Dict
 
 from preceptor import __version__
-from preceptor.config import PpoConfig, PretrainConfig, RewardConfig, SampleConfig, SftConfig, check_settings
+from preceptor.config import (
+    PpoConfig,
+    PretrainConfig,
+    RewardConfig,
+    SampleConfig,
+    ServeConfig,
+    SftConfig,
+    WebConfig,
+    check_settings,
+)
 from preceptor.planning.options import PlanOptions
 from preceptor.store.folder import SETTINGS, find_root, read_settings
 
@@ -479,6 +488,70 @@ def revoke_key(name: str, /, *, workspace: Where = None) -> None:
     from preceptor.store.keys import revoke_key as run
 
     print(f"revoked the key of {run(_open(workspace).store, name).name}")
+
+
+# -- people and programs --------------------------------------------------------------------------------------
+
+Web = Annotated[WebConfig, Parameter(name="*")]
+Serve = Annotated[ServeConfig, Parameter(name="*")]
+
+
+@app.command
+def web(config: Web = WebConfig(), *, workspace: Where = None) -> None:  # noqa: B008
+    """Serve the labelling pages, the dashboard, the playground and the API until stopped."""
+    from preceptor.pipeline.web import serve_web
+
+    serve_web(_open(workspace), config)
+
+
+@app.command
+def serve(config: Serve = ServeConfig(), *, workspace: Where = None) -> None:  # noqa: B008
+    """Serve the workspace's models by the OpenAI API, without pages, until stopped."""
+    from preceptor.serving.serve import serve as run
+
+    run(_open(workspace), config)
+
+
+@app.command
+def chat(
+    model: str,
+    /,
+    *,
+    system: str = "",
+    temperature: float = 0.7,
+    top_p: float = 1.0,
+    max_new_tokens: int = 512,
+    seed: int | None = None,
+    workspace: Where = None,
+) -> None:
+    """Talk to a model in the terminal. Nothing of it is stored.
+
+    Parameters
+    ----------
+    model
+        Model of the workspace.
+    system
+        Text that stands before the conversation.
+    temperature
+        Sampling temperature; 0 takes the likeliest token.
+    top_p
+        Sample from the likeliest tokens that hold this much probability.
+    max_new_tokens
+        Tokens per answer at most.
+    seed
+        Seed of the draws; a new one when absent.
+    """
+    from preceptor.serving.chat import chat as run
+
+    run(
+        _open(workspace),
+        model,
+        system=system,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+    )
 
 
 # -- before renting machines ------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from preceptor.store.queues import Queue, Queues
 
 SERVE = """
 import sys
+from preceptor.config import WebConfig
 from preceptor.labelling.serve import serve
 from preceptor.store import Workspace
-serve(Workspace(sys.argv[1]), port=int(sys.argv[2]))
+serve(Workspace(sys.argv[1]), WebConfig(port=int(sys.argv[2])))
 """
 
 

@@ -28,7 +28,7 @@ TEXT = (
 PROGRAM = """
 import json, sys
 from preceptor.serving.serve import serve
-from preceptor.serving.settings import ServeConfig
+from preceptor.config import ServeConfig
 from preceptor.store import Workspace
 serve(Workspace(sys.argv[1]), ServeConfig(port=0, **json.loads(sys.argv[2])))
 """

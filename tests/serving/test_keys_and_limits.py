@@ -4,10 +4,10 @@ import sqlite3
 
 import pytest
 
+from preceptor.config import ServeConfig
 from preceptor.errors import UserError
 from preceptor.serving.errors import ApiError
 from preceptor.serving.limits import Bucket, Limits
-from preceptor.serving.settings import ServeConfig
 from preceptor.store import Workspace
 from preceptor.store.keys import add_key, find_key, list_keys, revoke_key
 

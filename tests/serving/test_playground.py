@@ -10,12 +10,12 @@ import server as servers
 from fastapi.testclient import TestClient
 from jinja2 import ChoiceLoader, FileSystemLoader
 
+from preceptor.config import ServeConfig
 from preceptor.labelling import pages
 from preceptor.labelling.access import posted, signed_in
 from preceptor.labelling.app import create_app
 from preceptor.serving.api import Service, openai_router
 from preceptor.serving.playground import TEMPLATES, playground_router
-from preceptor.serving.settings import ServeConfig
 from preceptor.store.accounts import Accounts
 
 

@@ -17,6 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from preceptor.config import ServeConfig
 from preceptor.models.load import load_policy
 from preceptor.models.save import save_model
 from preceptor.rollout.batch import Row
@@ -24,7 +25,6 @@ from preceptor.serving.answer import Answer, Inbox
 from preceptor.serving.asking import ask_text, begin
 from preceptor.serving.models import Models
 from preceptor.serving.requests import TextRequest, parse
-from preceptor.serving.settings import ServeConfig
 from preceptor.serving.words import Words
 from preceptor.serving.worker import Broken, Busy, Closed, Worker, score_tokens
 from preceptor.store import Workspace

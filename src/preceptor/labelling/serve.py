@@ -3,47 +3,34 @@
 import logging
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
 
+from preceptor.config import WebConfig
 from preceptor.errors import UserError
 from preceptor.labelling.app import create_app
 from preceptor.labelling.guard import LOOPBACK
 from preceptor.store import Workspace
 
 LINK_SECONDS = 86400.0
-SETTINGS = {"hosts": list, "trusted_origins": list, "secure_cookies": bool, "writes_per_minute": int}
 
 
-def web_settings(workspace: Workspace) -> Mapping[str, Any]:
-    """The `[web]` table of preceptor.toml. An unknown key or a wrong type is the user's mistake."""
-    table = workspace.settings.get("web", {})
-    for name, value in table.items():
-        if name not in SETTINGS:
-            raise UserError(f"preceptor.toml: [web] has no key {name!r}; known: {', '.join(SETTINGS)}")
-        if not isinstance(value, SETTINGS[name]) or (SETTINGS[name] is int and value < 1):
-            raise UserError(f"preceptor.toml: [web] {name} should be a {SETTINGS[name].__name__}, it is {value!r}")
-    return table
-
-
-def build(workspace: Workspace, host: str, extend: Callable[[FastAPI], None] | None = None) -> FastAPI:
-    """The app for a server that listens on `host`; `extend` may add routers to it.
+def build(workspace: Workspace, config: WebConfig, extend: Callable[[FastAPI], None] | None = None) -> FastAPI:
+    """The app for a server with these settings; `extend` may add routers to it.
 
     On a loopback address only loopback names and `hosts` are answered, so that no foreign page can reach the server
     through a name of its own. On any other address the cookies are for HTTPS only, unless `secure_cookies = false`.
     """
-    settings = web_settings(workspace)
-    loopback = host in LOOPBACK
-    hosts = set(settings.get("hosts", ()))
+    loopback = config.host in LOOPBACK
+    hosts = set(config.hosts)
     app = create_app(
         workspace,
-        secure_cookies=settings.get("secure_cookies", not loopback),
+        secure_cookies=(not loopback) if config.secure_cookies is None else config.secure_cookies,
         hosts=(LOOPBACK | hosts) if loopback else hosts,
-        trusted_origins=settings.get("trusted_origins", ()),
-        writes_per_minute=settings.get("writes_per_minute", 240),
+        trusted_origins=config.trusted_origins,
+        writes_per_minute=config.writes_per_minute,
     )
     if extend is not None:
         extend(app)
@@ -51,18 +38,16 @@ def build(workspace: Workspace, host: str, extend: Callable[[FastAPI], None] | N
 
 
 def serve(
-    workspace: Workspace,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    *,
-    extend: Callable[[FastAPI], None] | None = None,
+    workspace: Workspace, config: WebConfig | None = None, *, extend: Callable[[FastAPI], None] | None = None
 ) -> None:
     """Serve until interrupted. Prints a one-time admin link while the workspace has no admin.
 
     Raises UserError where the port is taken or the address is not this machine's.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    app = build(workspace, host, extend)
+    config = config or WebConfig()
+    host, port = config.host, config.port
+    app = build(workspace, config, extend)
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

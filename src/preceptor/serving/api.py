@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from preceptor.config import ServeConfig
 from preceptor.serving.asking import Asked, Flow, as_api_error, ask_chat, ask_text, begin, shape_of
 from preceptor.serving.errors import ApiError
 from preceptor.serving.limits import Limits
@@ -24,7 +25,6 @@ from preceptor.serving.models import Models, Served, unknown_model
 from preceptor.serving.pool import Pool
 from preceptor.serving.replies import DONE, ChatShape, TextShape, event, usage
 from preceptor.serving.requests import ChatRequest, Request, TextRequest, parse
-from preceptor.serving.settings import ServeConfig
 from preceptor.store import Workspace
 from preceptor.store.keys import ApiKey, find_key
 from preceptor.types import Completion, Prompt

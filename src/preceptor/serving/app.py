@@ -6,9 +6,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from preceptor.config import ServeConfig
 from preceptor.serving.api import Service, authorise, openai_router
 from preceptor.serving.errors import ApiError
-from preceptor.serving.settings import ServeConfig
 from preceptor.store import Workspace
 
 

@@ -5,12 +5,12 @@ from queue import Empty
 
 from rich.console import Console
 
+from preceptor.config import ServeConfig
 from preceptor.errors import UserError
 from preceptor.rollout.batch import Row
 from preceptor.serving.answer import Answer, Inbox
 from preceptor.serving.errors import ApiError
 from preceptor.serving.models import Models, Served
-from preceptor.serving.settings import ServeConfig
 from preceptor.serving.worker import Broken
 from preceptor.store import Workspace
 from preceptor.types import Message, Sampling

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from preceptor.config import ServeConfig
 from preceptor.serving.errors import ApiError
-from preceptor.serving.settings import ServeConfig
 from preceptor.store.keys import ApiKey
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from preceptor.config import ServeConfig
 from preceptor.errors import UserError
 from preceptor.models.load import load_policy, load_tokenizer
 from preceptor.models.save import model_hash
 from preceptor.serving.errors import ApiError, bad
-from preceptor.serving.settings import ServeConfig
 from preceptor.serving.words import Words
 from preceptor.serving.worker import Worker
 from preceptor.store import Workspace

@@ -8,9 +8,9 @@ from contextlib import suppress
 import uvicorn
 from fastapi import FastAPI
 
+from preceptor.config import ServeConfig
 from preceptor.errors import UserError
 from preceptor.serving.app import create_app
-from preceptor.serving.settings import ServeConfig
 from preceptor.store import Workspace
 
 # Seconds after which a thread that computes lets another one run. At Python's 5 ms, the event loop waits longer for the

@@ -1,5 +1,6 @@
 """Opening a database: SQLite in WAL mode by default, PostgreSQL by URL, both through one code path."""
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -34,6 +35,9 @@ def connect(url: str) -> Engine:
         shown = parsed.render_as_string(hide_password=True)
         raise UserError(f"cannot open the database {shown}: {str(error.orig).strip().splitlines()[0]}") from error
     return engine
+
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its own progress at every opening
 
 
 def _prepare_sqlite(engine: Engine) -> None:
