@@ -60,6 +60,8 @@ def narrow(config, dropout: float):
     if mlp:
         setattr(small, inner, mlp // scale)
     small.vocab_size = VOCABULARY
+    if getattr(small, "max_position_embeddings", None):
+        small.max_position_embeddings = max(small.max_position_embeddings, *TOKENS)
     small.pad_token_id = small.bos_token_id = small.eos_token_id = None
     for name in DROPOUTS:
         if hasattr(small, name):
@@ -78,7 +80,7 @@ def _run(config, layers: int, tokens: int, precision: str) -> tuple[int, int, in
     config = copy.deepcopy(config)
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
+        config.layer_types = (list(config.layer_types) * layers)[:layers]
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
         ids = torch.zeros(1, tokens, dtype=torch.long)

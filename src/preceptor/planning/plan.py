@@ -226,7 +226,8 @@ def weigh(stage: str, models: dict[str, m.Model], work: Work, cluster: Cluster, 
 
 
 def largest_that(fits: Callable[[int], bool], most: int) -> int:
-    """The largest of 1..most that fits, where everything below one that fits does too; 0 when none does."""
+    """The largest of 1..most that fits; 0 when none does. Below `most` memory grows with rows; at `most` a step is one
+    pass, which accumulates no gradients and may fit where fewer rows do not."""
     if fits(most):
         return most
     low, high = 0, most  # low fits (or is 0), high does not

@@ -54,6 +54,7 @@ def generate(
             done[row.number - first_number] = row
         if progress and finished:
             progress(len(finished))
+    running.cache.layers.clear()  # a layer and its cache hold each other: their memory would outlive the rollout
     model.train(training)
     return [[_episode(done[place * k + index]) for index in range(k)] for place in range(len(prompts))]
 
