@@ -44,6 +44,7 @@ bench: $(STAMP) venv-trl
 ifneq ($(BENCH),quick)
 	test -f demo/results.json || $(BIN)/preceptor demo --dir demo
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving.py demo
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan.py
 endif
 
 # The peers that benchmarks/bench.py measures beside us, each in an environment of its own: the current TRL, and the last
