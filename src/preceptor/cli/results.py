@@ -1,0 +1,218 @@
+"""Commands for what comes of it: report, export, evaluate, backup, keys."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from preceptor.cli import AsJson, Where, app, exports, keys, open_workspace
+
+
+@app.command
+def report(*, workspace: Where = None) -> None:
+    """Write the workspace's report as one HTML file. Prints its path."""
+    from preceptor.pipeline.workspace import write_workspace_report
+
+    print(write_workspace_report(open_workspace(workspace)))
+
+
+@exports.command(name="model")
+def export_model(name: str, directory: Path, /, *, workspace: Where = None) -> None:
+    """Copy a model as a plain Hugging Face folder, for transformers, vLLM and others.
+
+    Parameters
+    ----------
+    name
+        Model of the workspace.
+    directory
+        Folder to make.
+    """
+    from preceptor.pipeline.workspace import export_model as run
+
+    print(run(open_workspace(workspace), name, directory))
+
+
+@exports.command(name="data")
+def export_data(
+    kind: Literal["prompts", "demonstrations", "rankings"],
+    file: Path,
+    /,
+    *,
+    split: str | None = None,
+    workspace: Where = None,
+) -> None:
+    """Write prompts, demonstrations or rankings as JSONL that `preceptor import` reads back unchanged.
+
+    Parameters
+    ----------
+    kind
+        What to write.
+    file
+        File to make.
+    split
+        Only prompts of this split: train, valid or test.
+    """
+    from preceptor.intake.export import export_own
+
+    print(f"{export_own(open_workspace(workspace), kind, file, split=split):,} rows in {file}")
+
+
+@exports.command(name="pairs")
+def export_pairs(file: Path, /, *, split: str = "train", workspace: Where = None) -> None:
+    """Write the rankings' comparisons as prompt, chosen, rejected: the preference format of TRL and others.
+
+    Parameters
+    ----------
+    file
+        File to make.
+    split
+        Only prompts of this split: train, valid or test.
+    """
+    from preceptor.intake.export import export_pairs as run
+
+    print(f"{run(open_workspace(workspace), file, split=split):,} rows in {file}")
+
+
+@app.command
+def evaluate(
+    *models: str,
+    suite: Literal["quick", "paper", "all"] = "quick",
+    data: Path | None = None,
+    against: str | None = None,
+    judge: str = "reward",
+    prompts: int = 300,
+    samples: int = 4,
+    temperature: float = 1.0,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    workspace: Where = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models: a suite of public sets with --data, or one model against another with --against.
+
+    Parameters
+    ----------
+    models
+        Models of the workspace.
+    suite
+        How much of the public sets: quick, paper or all.
+    data
+        Folder of the public sets; docs/evaluation.md says which files it holds.
+    against
+        Baseline: the win rate of each model against it on the prompts of test users.
+    judge
+        Reward model that judges with --against.
+    prompts
+        Test prompts with --against, at most.
+    samples
+        Answers per prompt with --against.
+    temperature
+        Sampling temperature with --against; 0 takes the likeliest token.
+    max_new_tokens
+        Tokens per answer at most, with --against.
+    seed
+        Seed of the draws with --against.
+    """
+    from rich.console import Console
+
+    from preceptor.errors import UserError
+    from preceptor.pipeline import evaluate as run
+
+    if not models:
+        raise UserError("name one or more models; preceptor status lists them")
+    if data is None and against is None:
+        raise UserError("say what to measure: --data FOLDER for the public sets, or --against BASELINE")
+    opened, console = open_workspace(workspace), Console(stderr=True)
+    found: dict[str, Any] = {}
+    if data is not None:
+        results = run.evaluate_suite(opened, list(models), suite, data, console)
+        found["suites"] = {name: [result.to_json() for result in rows] for name, rows in results.items()}
+        if not as_json:
+            Console().print(run.suite_table(results))
+    for model in models if against else ():
+        rate = run.evaluate_against(
+            opened,
+            model,
+            str(against),
+            judge,
+            prompts=prompts,
+            samples=samples,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            console=console,
+        )
+        found.setdefault("win_rates", []).append(
+            {"model": model, "baseline": against, "judge": rate.judge, **rate.win.to_json()}
+        )
+        if not as_json:
+            win = rate.win
+            print(
+                f"{model} is preferred to {against} in {win.value:.1%} ({win.low:.1%} to {win.high:.1%}, "
+                f"n = {win.n:,} on {win.clusters:,} prompts), judged by the {rate.judge}"
+            )
+    if as_json:
+        print(json.dumps(found, indent=1))
+
+
+@app.command
+def backup(file: Path, /, *, restore: bool = False, workspace: Where = None) -> None:
+    """Copy the database to a file while everybody works, or put such a copy back.
+
+    Parameters
+    ----------
+    file
+        File to make; a name that ends in .jsonl.zst gives JSON lines, any other a SQLite file.
+    restore
+        Put the file back in place of everything in the database.
+    """
+    from preceptor.store.backup import back_up
+    from preceptor.store.backup import restore as put_back
+
+    store = open_workspace(workspace).store
+    if restore:
+        print("\n".join(f"{rows:>9,}  {table}" for table, rows in put_back(store, file).items()))
+    else:
+        print(f"{back_up(store, file):,} bytes in {file}")
+
+
+@keys.command(name="add")
+def add_key(name: str, /, *, workspace: Where = None) -> None:
+    """Make a key and print it, once.
+
+    Parameters
+    ----------
+    name
+        Its owner: the user id of prompts that come with consent.
+    """
+    from preceptor.store.keys import add_key as run
+
+    print(run(open_workspace(workspace).store, name)[1])
+
+
+@keys.command(name="list")
+def list_keys(*, workspace: Where = None, as_json: AsJson = False) -> None:
+    """Keys in use: owner and first characters."""
+    from dataclasses import asdict
+
+    from preceptor.store.keys import list_keys as run
+
+    found = run(open_workspace(workspace).store)
+    print(
+        json.dumps([asdict(key) for key in found], indent=1)
+        if as_json
+        else "\n".join(f"{key.hint}...  {key.name}" for key in found)
+    )
+
+
+@keys.command(name="revoke")
+def revoke_key(name: str, /, *, workspace: Where = None) -> None:
+    """End a key: from the next request on it is refused.
+
+    Parameters
+    ----------
+    name
+        Its owner.
+    """
+    from preceptor.store.keys import revoke_key as run
+
+    print(f"revoked the key of {run(open_workspace(workspace).store, name).name}")

@@ -1,0 +1,61 @@
+"""Commands for the stages: pretrain, sft, sample, reward, ppo."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from preceptor.cli import Where, app, open_workspace
+from preceptor.config import (
+    PpoConfig,
+    PretrainConfig,
+    RewardConfig,
+    SampleConfig,
+    SftConfig,
+)
+
+Pretrain = Annotated[PretrainConfig, Parameter(name="*")]
+Sft = Annotated[SftConfig, Parameter(name="*")]
+Sample = Annotated[SampleConfig, Parameter(name="*")]
+Reward = Annotated[RewardConfig, Parameter(name="*")]
+Ppo = Annotated[PpoConfig, Parameter(name="*")]
+
+
+@app.command
+def pretrain(config: Pretrain = PretrainConfig(), *, workspace: Where = None) -> None:  # noqa: B008
+    """Train a base model from scratch on the workspace's corpora. Prints the model's folder."""
+    from preceptor.training.pretrain import train_pretrain
+
+    print(train_pretrain(open_workspace(workspace), config))
+
+
+@app.command
+def sft(config: Sft = SftConfig(), *, workspace: Where = None) -> None:  # noqa: B008
+    """Fine-tune a model on the labelers' demonstrations. Prints the model's folder."""
+    from preceptor.training.sft import train_sft
+
+    print(train_sft(open_workspace(workspace), config))
+
+
+@app.command
+def sample(config: Sample, *, workspace: Where = None) -> None:
+    """Draw K answers to each prompt into the store, for labelers to rank."""
+    from preceptor.training.sample import sample as run
+
+    added = run(open_workspace(workspace), config)
+    print(f"{added.new:,} answers added, {added.known:,} were there already")
+
+
+@app.command
+def reward(config: Reward = RewardConfig(), *, workspace: Where = None) -> None:  # noqa: B008
+    """Train a reward model on the labelers' rankings. Prints the model's folder."""
+    from preceptor.training.reward import train_reward
+
+    print(train_reward(open_workspace(workspace), config))
+
+
+@app.command
+def ppo(config: Ppo = PpoConfig(), *, workspace: Where = None) -> None:  # noqa: B008
+    """Optimise a model against the reward model: PPO, or PPO-ptx with --ptx-coef. Prints the model's folder."""
+    from preceptor.training.ppo import train_ppo
+
+    print(train_ppo(open_workspace(workspace), config))
