@@ -1,16 +1,18 @@
 """Preceptor beside its peers: the same models, tokens and threads, a step of one after a step of the other.
 
-    python benchmarks/bench.py [--sizes full|quick|toy] [--only sft,rm_k9] [--threads 1] [--output benchmarks]
+    python benchmarks/bench.py [--sizes full|quick|toy] [--only sft,rm_k9] [--threads 1] [--clock wall|cpu]
 
 Every contestant is a process of its own that waits for its turn, so that both meet the same noise of the machine. First
 a rehearsal in fp32 and in bf16 finds each side's faster precision; then the two winners take turns, and a ratio is that
 of the medians. Writes OUTPUT/<hardware>-<date>.md and OUTPUT/results.json.
+
+`--clock cpu` counts the seconds that a process worked instead of those that passed: on a machine that others keep busy
+the wall clock says how often a process was let in. It needs one thread.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,8 @@ import time
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from statistics import median
+from typing import BinaryIO
 
 from machine import hardware, load_average, slug
 from material import SIZES, Sizes, write_material
@@ -28,7 +32,7 @@ ROOT = HERE.parent
 ENVIRONMENTS = {
     "trl": ROOT / ".venv-trl" / "bin" / "python",
     "trl-ppo": ROOT / ".venv-trl-ppo" / "bin" / "python",
-    "transformers": Path(sys.executable),
+    "transformers": Path(sys.executable),  # our own
 }
 PRECISIONS = ("fp32", "bf16")
 
@@ -53,6 +57,16 @@ CONTESTS = (
     Contest("generate", "transformers", "generate_rounds", ours=("fp32",), theirs=("fp32",)),
     Contest("sft_medium", None, "medium_rounds"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how every worker of a run works."""
+
+    folder: Path
+    threads: int
+    clock: str
+    log: BinaryIO
 
 
 @dataclass(slots=True)
@@ -86,28 +100,29 @@ class Contestant:
         self.process.wait(60)
 
 
-def start(side: str, task: str, precision: str, python: Path, folder: Path, threads: int, log) -> Contestant:
+def start(side: str, task: str, precision: str, python: Path, setting: Setting) -> Contestant:
     script = HERE / ("ours.py" if side in ("ours", "machine") else "peer.py")
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(setting.threads),
+        "MKL_NUM_THREADS": str(setting.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "BENCH_CLOCK": setting.clock,
     }
     process = subprocess.Popen(
-        [str(python), str(script), task, str(folder), precision],
+        [str(python), str(script), task, str(setting.folder), precision],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=log,
+        stderr=setting.log,
         env=environment,
     )
     return Contestant(side, precision, process)
 
 
-def hold(contest: Contest, folder: Path, sizes: Sizes, threads: int, log) -> dict:
+def hold(contest: Contest, sizes: Sizes, setting: Setting) -> dict:
     """One contest: rehearsal, then rounds in alternating order. Returns each side's reports."""
     lanes = {"ours": [(precision, Path(sys.executable)) for precision in contest.ours]}
     if contest.peer:
@@ -115,7 +130,7 @@ def hold(contest: Contest, folder: Path, sizes: Sizes, threads: int, log) -> dic
     everyone: list[Contestant] = []
     try:
         for side, entries in lanes.items():
-            everyone += [start(side, contest.task, p, python, folder, threads, log) for p, python in entries]
+            everyone += [start(side, contest.task, p, python, setting) for p, python in entries]
         for contestant in everyone:
             contestant.ready = contestant.hear()
         for _ in range(2):  # the first step warms up, the second decides
@@ -133,7 +148,7 @@ def hold(contest: Contest, folder: Path, sizes: Sizes, threads: int, log) -> dic
             contestant.end()
         turns = list(best.values())
         if not contest.peer:  # against the machine itself
-            machine = start("machine", "matmul", best["ours"].precision, Path(sys.executable), folder, threads, log)
+            machine = start("machine", "matmul", best["ours"].precision, Path(sys.executable), setting)
             machine.ready = machine.hear()
             everyone.append(machine)
             turns.append(machine)
@@ -171,48 +186,48 @@ def versions(python: Path) -> dict[str, str]:
     return json.loads(subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def run(
-    size_name: str, only: list[str], threads: int, output: Path, environments: dict[str, Path] | None = None
-) -> dict:
+def run(size_name: str, only: list[str], threads: int, output: Path, clock: str = "wall") -> dict:
     """All contests of `only`. Returns what results.json holds, and writes it and the page into `output`."""
     sizes, began = SIZES[size_name], time.perf_counter()
-    usable = environments or ENVIRONMENTS
     found: dict[str, dict] = {}
-    missing: dict[str, str] = {}
+    missing = {c.task: "not reached" if c.task in only else "not asked for in this run" for c in CONTESTS}
     loads = [load_average()]
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="preceptor-bench-") as place:
-        folder = Path(place)
-        write_material(folder, sizes)
-        with open(folder / "log", "w+b") as log:
-            for contest in CONTESTS:
-                if contest.task not in only:
-                    missing[contest.task] = "not asked for in this run"
-                elif contest.peer and not usable[contest.peer].exists():
-                    missing[contest.task] = f"no environment {usable[contest.peer]}; run: make venv-trl"
-                else:
-                    try:
-                        found[contest.task] = hold(contest, folder, sizes, threads, log)
-                    except RuntimeError as error:
-                        log.seek(0)
-                        tail = log.read().decode(errors="replace")[-3000:]
-                        raise SystemExit(f"{contest.task}: {error}\n{tail}") from error
-                    loads.append(load_average())
-                    print(f"{contest.task}: {time.perf_counter() - began:.0f} s so far", file=sys.stderr)
     about = {
         "hardware": hardware(),
         "date": date.today().isoformat(),
         "sizes": size_name,
         "threads": threads,
-        "seconds": time.perf_counter() - began,
-        "load_average": {"lowest": min(loads), "median": statistics.median(loads), "highest": max(loads)},
-        "versions": {"ours": versions(Path(sys.executable))}
-        | {name: versions(python) for name, python in usable.items() if name != "transformers" and python.exists()},
+        "clock": clock,
+        "versions": {name: versions(python) for name, python in ENVIRONMENTS.items() if python.exists()},
     }
-    results = figures(found, missing, sizes) | {"about": about}
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    name = f"{slug(about['hardware'])}-{about['date']}.md"
-    (output / name).write_text(page(results, sizes))
+    output.mkdir(parents=True, exist_ok=True)
+    results: dict = {}
+    with tempfile.TemporaryDirectory(prefix="preceptor-bench-") as place:
+        folder = Path(place)
+        write_material(folder, sizes)
+        with open(folder / "log", "w+b") as log:
+            setting = Setting(folder, threads, clock, log)
+            for contest in (contest for contest in CONTESTS if contest.task in only):
+                if contest.peer and not ENVIRONMENTS[contest.peer].exists():
+                    missing[contest.task] = f"no environment of the peer {contest.peer}; run: make venv-trl"
+                    continue
+                try:
+                    found[contest.task] = hold(contest, sizes, setting)
+                except RuntimeError as error:
+                    log.seek(0)
+                    raise SystemExit(
+                        f"{contest.task}: {error}\n{log.read().decode(errors='replace')[-3000:]}"
+                    ) from error
+                del missing[contest.task]
+                loads.append(load_average())
+                about["seconds"] = time.perf_counter() - began
+                about["load_average"] = {"lowest": min(loads), "median": median(loads), "highest": max(loads)}
+                # After each contest, so that a run that is ended early leaves what it found.
+                results = figures(found, missing, sizes) | {"about": about}
+                (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+                name = f"{slug(about['hardware'])}-{about['date']}.md"
+                (output / name).write_text(page(results, sizes))
+                print(f"{contest.task}: {about['seconds']:.0f} s so far", file=sys.stderr)
     return results
 
 
@@ -221,9 +236,14 @@ def main() -> None:
     parser.add_argument("--sizes", choices=sorted(SIZES), default="full")
     parser.add_argument("--only", default=",".join(contest.task for contest in CONTESTS))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
-    results = run(options.sizes, options.only.split(","), options.threads, options.output)
+    if options.clock == "cpu" and options.threads > 1:
+        parser.error("--clock cpu adds up the seconds of all threads; use it with --threads 1")
+    results = run(options.sizes, options.only.split(","), options.threads, options.output, options.clock)
+    if not results:
+        raise SystemExit("nothing was measured: no environment of the peers; run: make venv-trl")
     print(page(results, SIZES[options.sizes]))
 
 

@@ -4,7 +4,6 @@ python ours.py TASK FOLDER PRECISION      (started by bench.py)
 """
 
 import sys
-import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -115,13 +114,13 @@ def iterations(turns: Turns, folder: Path, precision: str, kind: str) -> None:
     turns.ready()
     iteration = 0
     while True:
-        marks = [time.perf_counter()]
+        marks = [turns.clock()]
         episodes = ppo.act(policy, prompts, chat, config, iteration)
-        marks.append(time.perf_counter())
+        marks.append(turns.clock())
         rollout = ppo.assess(policy, reference, value, judge, episodes, chat.pad, chat.eos, config, iteration)
-        marks.append(time.perf_counter())
+        marks.append(turns.clock())
         learned = ppo.learn(policy, value, *optimizers, None, rollout, None, chat.pad, config, iteration)
-        marks.append(time.perf_counter())
+        marks.append(turns.clock())
         metrics = ppo.describe(rollout, learned, chat, config)
         phases = dict(zip(("act", "assess", "learn"), (end - start for start, end in pairwise(marks))))
         facts = {"score": metrics["reward_model_score"], "answer_tokens": metrics["answer_tokens"]}
@@ -171,9 +170,9 @@ def run_matmul(turns: Turns, folder: Path, precision: str) -> None:
         best = 0.0
         for left, right, work in operands:
             for _ in range(6):
-                start = time.perf_counter()
+                start = turns.clock()
                 left @ right
-                best = max(best, work / (time.perf_counter() - start))
+                best = max(best, work / (turns.clock() - start))
         turns.done(work=best)
 
 

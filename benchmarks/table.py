@@ -223,6 +223,7 @@ def settings(about: dict, sizes: Sizes) -> list[str]:
     load = about["load_average"]
     lines = [
         f"- {about['threads']} thread(s) per process; the sides take turns, so one process works at a time.",
+        "- Seconds are those that " + ("passed." if about["clock"] == "wall" else "the process worked (CPU time)."),
         f"- Load average of the machine during the run: {load['lowest']:.1f} to {load['highest']:.1f}, median "
         f"{load['median']:.1f}. The run took {about['seconds']:.0f} s (`--sizes {about['sizes']}`).",
         f"- GPT-2 shape, {sizes.small.layers} layers of width {sizes.small.width}, vocabulary "
@@ -232,5 +233,6 @@ def settings(about: dict, sizes: Sizes) -> list[str]:
         f"{sizes.rows} rows at once.",
     ]
     for name, found in about["versions"].items():
-        lines.append(f"- {name}: " + ", ".join(f"{package} {version}" for package, version in found.items()))
+        label = "ours, and transformers" if name == "transformers" else name
+        lines.append(f"- {label}: " + ", ".join(f"{package} {version}" for package, version in found.items()))
     return lines

@@ -185,10 +185,11 @@ def test_what_is_not_measured_is_null_with_a_reason():
 def test_a_run_writes_the_results_and_their_page(tmp_path):
     from bench import run
 
-    results = run("toy", ["generate"], 1, tmp_path)
+    results = run("toy", ["generate", "sft_medium"], 1, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()).keys() == KEYS | {"reasons", "details", "about"}
-    assert results["generate_vs_transformers"] > 0
-    assert set(results["reasons"]) == KEYS - {"generate_vs_transformers"}
+    measured = {"generate_vs_transformers", "sft_fraction_of_matmul_peak"}
+    assert all(results[key] > 0 for key in measured)
+    assert set(results["reasons"]) == KEYS - measured
     [page] = tmp_path.glob("*.md")
     assert re.search(
         r"^\| generation, 4 answers to each prompt \| .* tokens/s \(fp32\) \|", page.read_text(), re.MULTILINE
