@@ -1,6 +1,7 @@
 """Choices scored as lm-evaluation-harness scores them: against its definition written out, and against itself."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +22,11 @@ CONTINUATIONS = [
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
     """ARC-easy where it is at hand, and HellaSwag-style items of our own."""
-    from conftest import SHARED
 
     folder = tmp_path_factory.mktemp("items")
     (folder / "h.jsonl").write_text("\n".join(map(json.dumps, CONTINUATIONS)))
     found = {"hellaswag": tax_sets.read_hellaswag(folder / "h.jsonl")}
-    arc = SHARED / "arc_easy" / "arc_easy.jsonl.gz"
+    arc = Path(__file__).resolve().parents[2] / "../shared/data" / "arc_easy" / "arc_easy.jsonl.gz"
     if arc.exists():
         found["arc_easy"] = tax_sets.read_arc(arc)[:200]
     return found

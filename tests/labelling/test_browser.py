@@ -440,6 +440,7 @@ def label_something(live, windows) -> None:
             )
 
 
+@pytest.mark.slow
 def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
     """Serious faults: none, in both themes and at both widths. With PRECEPTOR_PICTURES=DIR pictures go there."""
     make_queues(live)

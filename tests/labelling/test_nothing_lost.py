@@ -89,7 +89,7 @@ def compare(workspace, labelers) -> dict[str, int]:
     left = [labeler.last_draft for labeler in labelers if labeler.last_draft]
     for item, text in left:
         assert kept[item] == text
-    assert len(acknowledged) > 50
+    assert len(acknowledged) > 10  # enough to lose one; how many there are is the machine's speed
     return {
         "acknowledged": len(acknowledged),
         "found": len(found),
