@@ -94,7 +94,7 @@ def test_a_key_over_its_limit_and_a_revoked_one(small):
 def test_sigterm_finishes_the_answers_that_run_and_takes_no_more(tmp_path):
     workspace = servers.make_workspace(tmp_path / "workspace", ("alpha",))
     server = servers.start(workspace)
-    connection, response = open_stream(server, LONG | {"max_tokens": 120})
+    connection, response = open_stream(server, LONG | {"max_tokens": 800})
     server.process.send_signal(signal.SIGTERM)
     rest = response.read().decode()
     connection.close()
