@@ -223,7 +223,7 @@ def run(size_name: str, only: list[str], threads: int, output: Path, clock: str 
                 about["seconds"] = time.perf_counter() - began
                 about["load_average"] = {"lowest": min(loads), "median": median(loads), "highest": max(loads)}
                 # After each contest, so that a run that is ended early leaves what it found.
-                results = figures(found, missing, sizes) | {"about": about}
+                results = figures(found, missing) | {"about": about}
                 (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
                 name = f"{slug(about['hardware'])}-{about['date']}.md"
                 (output / name).write_text(page(results, sizes))

@@ -30,7 +30,7 @@ LORA = "PPO here keeps four whole models; there is no LoRA sharing to measure"
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
 
 
-def figures(found: dict[str, dict], missing: dict[str, str], sizes: Sizes) -> dict:
+def figures(found: dict[str, dict], missing: dict[str, str]) -> dict:
     """The keys of results.json: ratios or null, `reasons` for every null, `details` of every contest."""
     results: dict = {}
     reasons: dict[str, str] = {"ppo_lora_memory_vs_trl": LORA}
@@ -47,7 +47,7 @@ def figures(found: dict[str, dict], missing: dict[str, str], sizes: Sizes) -> di
     if "sft_medium" in missing:
         reasons["sft_fraction_of_matmul_peak"] = missing["sft_medium"]
     else:
-        details["sft_medium"] = against_machine(found["sft_medium"], sizes)
+        details["sft_medium"] = against_machine(found["sft_medium"])
         results["sft_fraction_of_matmul_peak"] = details["sft_medium"]["ratio"]
     results["ppo_memory_vs_trl"] = None
     if "ppo_full" in missing:
@@ -123,7 +123,7 @@ def first_losses(outcome: dict) -> dict[tuple[str, str], float]:
     return found
 
 
-def against_machine(outcome: dict, sizes: Sizes) -> dict:
+def against_machine(outcome: dict) -> dict:
     """FLOP/s of training, on real tokens only, over those of a matrix product in the same precision."""
     ours, machine = outcome["sides"]["ours"], outcome["sides"]["machine"]
     speeds = [report["flop"] / report["seconds"] for report in ours["reports"]]
