@@ -26,22 +26,11 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     return ids, lengths
 
 
-def by_length(lengths: Sequence[int], size: int, padding: int | None = None) -> Iterator[list[int]]:
-    """Places 0..n-1 in groups of `size`, similar lengths together, the longest group first.
-
-    With `padding`, a group ends early when its rows would be padded by more than that many tokens together.
-    """
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Places 0..n-1 in groups of `size`, similar lengths together, the longest group first."""
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    group: list[int] = []
-    padded = 0
-    for place in order:
-        padded += lengths[group[0]] - lengths[place] if group else 0
-        if len(group) == size or (padding is not None and padded > padding):
-            yield group
-            group, padded = [], 0
-        group.append(place)
-    if group:
-        yield group
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
 
 
 @lru_cache(maxsize=8)

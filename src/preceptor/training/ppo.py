@@ -33,10 +33,6 @@ from preceptor.training.run import Run, console
 from preceptor.training.sft import train_sft
 from preceptor.types import Episode, ModelCard, Sampling
 
-# On a CPU, rows are split off where their padding would cost more than a pass of their own. Beside its arithmetic a
-# pass costs about as much as this many parameters x tokens, and matrix products of fewer tokens than ROWS are slow.
-PASS, ROWS = 5e8, 64
-
 
 @dataclass(slots=True)
 class Rollout:
@@ -157,7 +153,7 @@ def assess(
     steps = minibatches(len(episodes), config, iteration, 0) if config.recompute_logprobs else everything
     # The engine acts in fp32; the reference is compared with whichever log-probabilities are the policy's.
     precision = config.precision if config.recompute_logprobs else "fp32"
-    for places in (group for step in steps for group in micro_batches(policy, episodes, step, config)):
+    for places in (group for step in steps for group in micro_batches(episodes, step, config)):
         ids, prompts, part = _tensors([episodes[p] for p in places], pad, reference.device)
         width = part.shape[1]
         with autocast(config.precision, reference.device):
@@ -181,11 +177,9 @@ def minibatches(episodes: int, config: PpoConfig, iteration: int, epoch: int) ->
     return [order[start : start + config.minibatch] for start in range(0, episodes, config.minibatch)]
 
 
-def micro_batches(policy, episodes: list[Episode], places: list[int], config: PpoConfig) -> Iterator[list[int]]:
-    """`places` in groups of at most `micro_batch` that go through the models together."""
-    lengths = [_length(episodes[place]) for place in places]
-    padding = max(ROWS, int(PASS / count_parameters(policy))) if policy.device.type == "cpu" else None
-    for group in by_length(lengths, config.micro_batch, padding):
+def micro_batches(episodes: list[Episode], places: list[int], config: PpoConfig) -> Iterator[list[int]]:
+    """`places` in groups that go through the models together."""
+    for group in by_length([_length(episodes[place]) for place in places], config.micro_batch):
         yield [places[index] for index in group]
 
 
@@ -241,7 +235,7 @@ def ppo_gradient(policy, value, rollout: Rollout, rows: list[int], pad: int, con
     """Add the gradients of the policy and value loss of a minibatch: means over all its tokens."""
     tokens = float(rollout.mask[rows].sum())
     sums: dict[str, float] = {}
-    for places in micro_batches(policy, rollout.episodes, rows, config):
+    for places in micro_batches(rollout.episodes, rows, config):
         ids, prompts, mask = _tensors([rollout.episodes[p] for p in places], pad, policy.device)
         width = mask.shape[1]
         old, advantages, old_values, returns = (
@@ -250,11 +244,10 @@ def ppo_gradient(policy, value, rollout: Rollout, rows: list[int], pad: int, con
         )
         with autocast(config.precision, policy.device):
             logprobs = answer_logprobs(policy, ids, prompts, mask, config.temperature)
-        policy_loss, ratio = ppo_policy_loss(logprobs, old, advantages, mask, tokens, config.clip)
-        policy_loss.backward()  # before the value model's pass, so that one model's activations are held at a time
-        with autocast(config.precision, policy.device):
             values = answer_values(value, ids, prompts, mask)
+        policy_loss, ratio = ppo_policy_loss(logprobs, old, advantages, mask, tokens, config.clip)
         value_loss = ppo_value_loss(values, old_values, returns, mask, tokens, config.value_clip)
+        policy_loss.backward()
         value_loss.backward()
         with torch.no_grad():
             beyond = ((ratio - 1).abs() > config.clip).float()
