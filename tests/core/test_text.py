@@ -1,7 +1,5 @@
 """Prompts and answers as ids, batches, blocks."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -121,19 +119,6 @@ def test_by_length_uses_every_row_once_and_puts_neighbours_together(lengths, siz
     assert all(len(group) == size for group in groups[:-1])
     in_order = [lengths[place] for group in groups for place in group]
     assert in_order == sorted(lengths, reverse=True)
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 60))
-def test_by_length_ends_a_group_where_padding_would_pass_its_limit(lengths, size, limit):
-    def padding(places):
-        return sum(lengths[places[0]] - lengths[place] for place in places)
-
-    groups = list(by_length(lengths, size, limit))
-    assert [place for group in groups for place in group] == [p for group in by_length(lengths, 99) for p in group]
-    for group, after in pairwise([*groups, []]):
-        assert len(group) <= size
-        assert padding(group) <= limit
-        assert not after or len(group) == size or padding([*group, after[0]]) > limit
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 99))

@@ -444,8 +444,7 @@ def label_something(live, windows) -> None:
 def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
     """Serious faults: none, in both themes and at both widths. With PRECEPTOR_PICTURES=DIR pictures go there."""
     make_queues(live)
-    state = live.app.state
-    admin = Window(chromium, live).join("Ines Moreau", "admin")
+    state, admin = live.app.state, Window(chromium, live).join("Ines Moreau", "admin")
     state.screenings.create("June", topics=["health"], cut_flags=0.75, cut_rankings=0.75, cut_demonstrations=6.0)
     people = [Window(chromium, live).join(name) for name in ("Amara Obi", "Jonas Weber")]
     for window in people:

