@@ -121,7 +121,7 @@ class Run:
         """Write a checkpoint: `state` holds tensors, numbers and state dictionaries. Whole or not at all."""
         self.metrics_file.flush()
         os.fsync(self.metrics_file.fileno())
-        state |= {"step": self.step, "metrics_bytes": self.metrics_file.tell(), "torch_rng": torch.get_rng_state()}
+        state |= {"step": self.step, "metrics_bytes": self.metrics_file.tell(), **_rng_states()}
         path = self.folder / f"step-{self.step:08d}.pt"
         temporary = path.with_suffix(".tmp")
         try:
@@ -147,7 +147,7 @@ class Run:
             stored = path.with_suffix(".sha256")
             if stored.is_file() and stored.read_text() == _sha256(path):
                 state = torch.load(path, weights_only=True, map_location="cpu")
-                torch.set_rng_state(state["torch_rng"])
+                _set_rng_states(state)
                 console.print(f"{self.config.output}: going on after step {state['step']} of {self.total}")
                 return state
             console.print(f"{self.config.output}: the checkpoint {path.name} is damaged; using the one before it")
@@ -216,6 +216,18 @@ class Run:
 
     def _on_term(self, *_signal) -> None:
         self.stopping = True
+
+
+def _rng_states() -> dict[str, Any]:
+    """Of torch's generators: the processor's, and every GPU's, from which dropout is drawn there."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch_rng": torch.get_rng_state(), "cuda_rng": cuda}
+
+
+def _set_rng_states(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch_rng"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
 
 
 def _write(path: Path, content: bytes) -> None:
