@@ -285,9 +285,9 @@ def test_a_file_system_that_really_refuses_to_write(limit, what, workspace):
         import preceptor.training.sft as sft
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         own = sft.save_model
-        def limit(*args):
+        def limit(*args, **options):
             resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-            return own(*args)
+            return own(*args, **options)
         if {what!r} == "model":
             sft.save_model = limit
         else:

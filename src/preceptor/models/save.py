@@ -12,18 +12,35 @@ from transformers import PreTrainedModel
 
 from preceptor import __version__
 from preceptor.errors import UserError
+from preceptor.models.adapters import Adapter
 from preceptor.types import ModelCard
 
 CARD = "preceptor.json"
 
 
-def save_model(folder: Path, model: PreTrainedModel, tokenizer, card: ModelCard) -> Path:
-    """Write weights (safetensors), config, tokenizer and card beside `folder`, then put them in its place."""
+def save_model(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer,
+    card: ModelCard,
+    adapter: Adapter | None = None,
+    *,
+    merged: bool = True,
+) -> Path:
+    """Write weights (safetensors), config, tokenizer and card beside `folder`, then put them in its place.
+
+    An adapter goes into `folder/adapter`; with `merged` off it goes into `folder` itself and stands for the weights.
+    """
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)
-        model.save_pretrained(new)
+        if merged:
+            model.save_pretrained(new)
+        else:
+            model.config.save_pretrained(new)
+        if adapter is not None:
+            adapter.write(new / "adapter" if merged else new)
         tokenizer.save_pretrained(new)
         (new / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False, default=str) + "\n")
         (new / "README.md").write_text(_readme(card))

@@ -92,16 +92,17 @@ def autocast(precision: str, device: torch.device):
 
 
 class Average:
-    """Exponential moving average of a model's parameters, held beside it."""
+    """Exponential moving average of a model's trained parameters, held beside it."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            self.values[name].lerp_(parameter, 1 - self.decay)
+            if name in self.values:
+                self.values[name].lerp_(parameter, 1 - self.decay)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
@@ -112,7 +113,8 @@ class Average:
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            parameter.copy_(self.values[name])
+            if name in self.values:
+                parameter.copy_(self.values[name])
 
 
 def mean(values: Iterable[float]) -> float:

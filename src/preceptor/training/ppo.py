@@ -17,8 +17,10 @@ from torch import Tensor
 from preceptor.config import PpoConfig, SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import kl_k1, kl_k3, language_model_loss, ppo_policy_loss, ppo_value_loss
+from preceptor.models.adapters import load_own_state, lora_of, merge, own_state, take_adapter
 from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
 from preceptor.models.logprobs import answer_logprobs, answer_mask, answer_values, sequence_logprobs
+from preceptor.models.roles import share_base
 from preceptor.models.save import count_parameters, lineage, save_model
 from preceptor.returns import gae, token_rewards, whiten
 from preceptor.rollout.engine import generate
@@ -50,6 +52,9 @@ class Rollout:
 
 def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
     """Optimise a policy against a reward model. Returns the model's folder."""
+    lora = lora_of(config)
+    if lora and config.reference is None:
+        raise UserError("with lora_rank name the SFT that the reward model was trained over: --reference NAME")
     reference_name = config.reference or make_reference(workspace, config)
     source, judge = workspace.find_model(reference_name), workspace.find_model(config.reward_model)
     chat = Chat(load_tokenizer(source))
@@ -71,16 +76,19 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
         made_from |= corpus_hash(workspace, config.corpus)
 
     torch.manual_seed(config.seed)
-    policy, reference = load_policy(source), load_policy(source).requires_grad_(False)
-    value, reward = load_scalar(judge), load_scalar(judge).requires_grad_(False)
+    if lora:
+        policy, reference, value, reward = share_base(source, judge, lora, config.seed)
+    else:
+        policy, reference = load_policy(source), load_policy(source).requires_grad_(False)
+        value, reward = load_scalar(judge), load_scalar(judge).requires_grad_(False)
     policy_optimizer = Optimizers(policy, lr=config.lr)
     value_optimizer = Optimizers(value, lr=config.value_lr)
     average = Average(policy, config.ema) if config.ema > 0 else None
 
     with Run(workspace, "ppo", config, made_from, config.steps) as run:
         if run.state:
-            policy.load_state_dict(run.state["policy"])
-            value.load_state_dict(run.state["value"])
+            load_own_state(policy, run.state["policy"])
+            load_own_state(value, run.state["value"])
             policy_optimizer.load_state_dict(run.state["policy_optimizer"])
             value_optimizer.load_state_dict(run.state["value_optimizer"])
             if average:
@@ -106,8 +114,8 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
                 console.print(f"{config.output}: stopped, KL {metrics['kl_to_reference']:.2f} passed {config.kl_stop}")
             if run.due() or run.should_stop() or kl_passed:
                 run.save(
-                    policy=policy.state_dict(),
-                    value=value.state_dict(),
+                    policy=own_state(policy),
+                    value=own_state(value),
                     policy_optimizer=policy_optimizer.state_dict(),
                     value_optimizer=value_optimizer.state_dict(),
                     average=average.values if average else None,
@@ -307,9 +315,15 @@ def describe(rollout: Rollout, learned: dict[str, float], chat: Chat, config: Pp
 
 
 def publish(workspace: Workspace, policy, average: Average | None, chat: Chat, config: PpoConfig, made_from, run: Run):
-    """Save the averaged weights (or the last ones) as a model of the workspace."""
+    """Save the averaged weights (or the last ones) as a model of the workspace.
+
+    An adapted policy is folded into the base, so the roles that share it are of no use afterwards.
+    """
     if average:
         average.copy_to(policy)
+    lora = lora_of(config)
+    adapter = take_adapter(policy, lora, str(workspace.find_model(config.reference))) if lora else None
+    merge(policy)
     measured = {"steps": float(run.step), "episodes": float(run.step * config.batch), **run.last}
     has_text = corpus_hash(workspace, config.corpus)
     valid = held_out_blocks(workspace, config.corpus, chat, config.ptx_context) if has_text else None
@@ -326,7 +340,8 @@ def publish(workspace: Workspace, policy, average: Average | None, chat: Chat, c
         parameters=count_parameters(policy),
         metrics=measured,
     )
-    return save_model(workspace.model(config.output), policy, chat.tokenizer, card)
+    folder = workspace.model(config.output)
+    return save_model(folder, policy, chat.tokenizer, card, adapter, merged=config.lora_merge)
 
 
 def make_reference(workspace: Workspace, config: PpoConfig) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from preceptor.config import RewardConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import ranking_loss
+from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
 from preceptor.models.load import BIAS, context_length, load_tokenizer, scalar_from_policy
 from preceptor.models.logprobs import final_scores
 from preceptor.models.save import count_parameters, lineage, save_model
@@ -54,7 +55,9 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
     demonstrations = freeze_demonstrations(workspace, config)
 
     torch.manual_seed(config.seed)
-    model = scalar_from_policy(source, config.seed)
+    model, lora = scalar_from_policy(source, config.seed), lora_of(config)
+    if lora:
+        adapt(model, lora, config.seed)
     optimizers = Optimizers(model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay)
     total = config.epochs * math.ceil(len(train) / config.batch)
     made_from = {"model": lineage(source), release.name: release.sha256}
@@ -63,7 +66,7 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
 
     with Run(workspace, "reward", config, made_from, total) as run:
         if run.state:
-            model.load_state_dict(run.state["model"])
+            load_own_state(model, run.state["model"])
             optimizers.load_state_dict(run.state["optimizers"])
         while not run.should_stop():
             batch = [train[i] for i in epoch_places(len(train), config.batch, config.seed, run.step)]
@@ -73,8 +76,9 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
             metrics["learning_rate"] = share * config.lr
             run.log(metrics)
             if run.due() or run.should_stop():
-                run.save(model=model.state_dict(), optimizers=optimizers.state_dict())
-        model.eval()
+                run.save(model=own_state(model), optimizers=optimizers.state_dict())
+        adapter = take_adapter(model, lora, str(source)) if lora else None
+        merge(model).eval()
         measured = {"steps": float(run.step), "train_accuracy": run.last.get("accuracy", math.nan)}
         if held_out:
             correct, pairs = ranking_accuracy(model, held_out, chat.pad)
@@ -93,7 +97,8 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
         )
         pad = chat.tokenizer.pad_token_id
         model.config.pad_token_id = pad if pad != chat.eos else None  # how the library finds the last token
-        return save_model(workspace.model(config.output), model, chat.tokenizer, card)
+        folder = workspace.model(config.output)
+        return save_model(folder, model, chat.tokenizer, card, adapter, merged=config.lora_merge)
 
 
 def learn_rankings(model, batch: list[RankedPrompt], pad: int, config: RewardConfig) -> dict[str, float]:

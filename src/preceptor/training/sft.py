@@ -12,6 +12,7 @@ import torch
 from preceptor.config import SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import language_model_loss
+from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
 from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
 from preceptor.models.logprobs import answer_logprobs, answer_mask, sequence_logprobs
 from preceptor.models.save import count_parameters, lineage, save_model
@@ -57,14 +58,16 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
         made_from |= judge.made_from
 
     torch.manual_seed(config.seed)
-    model = load_policy(source, dropout=config.dropout)
+    model, lora = load_policy(source, dropout=config.dropout), lora_of(config)
+    if lora:
+        adapt(model, lora, config.seed)
     optimizers = Optimizers(model, lr=config.lr, weight_decay=config.weight_decay)
     epoch_steps = math.ceil(len(examples) / config.batch)
     total = config.epochs * epoch_steps
 
     with Run(workspace, "sft", config, made_from, total) as run:
         if run.state:
-            model.load_state_dict(run.state["model"])
+            load_own_state(model, run.state["model"])
             optimizers.load_state_dict(run.state["optimizers"])
             if judge:
                 judge.best = run.state["best"]
@@ -85,12 +88,13 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
             run.log(metrics)
             if run.due() or run.should_stop():
                 best = judge.best if judge else None
-                run.save(model=model.state_dict(), optimizers=optimizers.state_dict(), best=best)
+                run.save(model=own_state(model), optimizers=optimizers.state_dict(), best=best)
         chosen = {"steps": float(run.step), **run.last}
         if judge and judge.best:
-            model.load_state_dict(judge.best["model"])
+            load_own_state(model, judge.best["model"])
             chosen |= {"chosen_epoch": judge.best["epoch"], "validation_reward": judge.best["reward"]}
-        model.eval()
+        adapter = take_adapter(model, lora, source) if lora else None
+        merge(model).eval()
         valid = held_out_blocks(workspace, config.corpus, chat, MIX_CONTEXT) if mix is not None else None
         if valid is not None:
             chosen["pretraining_loss"] = pretraining_loss(model, valid)
@@ -104,7 +108,8 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
             parameters=count_parameters(model),
             metrics=chosen,
         )
-        return save_model(workspace.model(config.output), model, chat.tokenizer, card)
+        folder = workspace.model(config.output)
+        return save_model(folder, model, chat.tokenizer, card, adapter, merged=config.lora_merge)
 
 
 def find_start(workspace: Workspace, name: str) -> str:
@@ -170,7 +175,7 @@ class EpochJudge:
         scores = score_episodes(self.scorer, [row[0] for row in answers], self.chat.pad, self.chat.eos)
         reward = float(scores.mean())
         if self.best is None or reward > self.best["reward"]:
-            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            weights = {name: value.detach().cpu().clone() for name, value in own_state(model).items()}
             self.best = {"epoch": epoch, "reward": reward, "model": weights}
         model.train()
         return reward
