@@ -25,7 +25,7 @@ COUNTS = (
     "max_prompt_tokens",
     "ptx_batch",
     "ptx_context",
-    "keep",
+    "lora_rank",
 )
 SHARES = ("mix", "dropout", "held_out", "ema")
 
@@ -52,9 +52,6 @@ class StageConfig:
     checkpoint_minutes: float = 5.0
     """Minutes between two checkpoints."""
 
-    keep: int = 2
-    """Checkpoints kept, the last ones."""
-
     precision: str = "fp32"
     """Arithmetic of the forward and backward pass: fp32, or bf16 (weights and optimizer stay fp32)."""
 
@@ -62,11 +59,19 @@ class StageConfig:
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f"precision is {self.precision!r}; choose fp32 or bf16")
         for name in COUNTS:
-            if getattr(self, name, 1) < 1:
+            value = getattr(self, name, None)
+            if value is not None and value < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in SHARES:
             if not 0 <= getattr(self, name, 0.0) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        lora = [name for name in ("lora_alpha", "lora_targets") if getattr(self, name, None) is not None]
+        if getattr(self, "lora_rank", None) is None and (lora or not getattr(self, "lora_merge", True)):
+            raise UserError(f"{(lora or ['lora_merge'])[0]} is set without lora_rank; name a rank, such as 16")
+        if getattr(self, "lora_rank", None) is not None and getattr(self, "matrix_lr", None) is not None:
+            raise UserError("matrix_lr trains whole matrices and lora_rank freezes them; leave one of them out")
+        if (getattr(self, "lora_alpha", None) or 1) <= 0:
+            raise UserError(f"lora_alpha is {self.lora_alpha}; it must be above 0")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must be at least 0")
         temperature = getattr(self, "temperature", 1.0)
@@ -116,7 +121,24 @@ class PretrainConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SftConfig(StageConfig):
+class LoraConfig(StageConfig):
+    """What the stages take that can train a small adapter in place of the whole model."""
+
+    lora_rank: int | None = None
+    """Train LoRA adapters of this rank and freeze the model under them; none: train the whole model."""
+
+    lora_alpha: float | None = None
+    """The adapter's output is multiplied by this over the rank; twice the rank when absent."""
+
+    lora_targets: str | None = None
+    """Layers with an adapter, names by comma (q_proj,v_proj); every linear layer of the body when absent."""
+
+    lora_merge: bool = True
+    """Save the whole model, its adapter folded in and beside it; off: save the adapter alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SftConfig(LoraConfig):
     """Supervised fine-tuning on demonstrations."""
 
     output: str = "sft"
@@ -198,7 +220,7 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RewardConfig(StageConfig):
+class RewardConfig(LoraConfig):
     """A reward model from rankings."""
 
     output: str = "reward"
@@ -239,7 +261,7 @@ class RewardConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PpoConfig(StageConfig):
+class PpoConfig(LoraConfig):
     """PPO, and PPO-ptx when `ptx_coef` is above 0."""
 
     output: str = "ppo"

@@ -16,8 +16,11 @@ from transformers import (
 )
 
 from preceptor.errors import UserError
+from preceptor.models.adapters import CONFIG, Adapter, merge, put_adapter, read_adapter
+from preceptor.models.save import lineage, read_card
 
 BIAS = "preceptor_bias"  # config key of a reward model: added to every score
+HEADS = ("score.weight", "score.bias", "classifier.weight", "classifier.bias")
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -43,7 +46,7 @@ def load_tokenizer(source: str | Path):
 
 def context_length(source: str | Path) -> int:
     """Tokens that a model can look at: the positions of its config; without such a number, as good as endless."""
-    return getattr(_config(source).get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    return getattr(read_config(source).get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def load_policy(source: str | Path, device: torch.device | None = None, *, dropout: float = 0.0) -> PreTrainedModel:
@@ -54,7 +57,7 @@ def load_policy(source: str | Path, device: torch.device | None = None, *, dropo
     """
     from preceptor.models.logprobs import check_projection
 
-    config = _config(source)
+    config = read_config(source)
     for name in ("resid_pdrop", "hidden_dropout", "embd_pdrop"):
         if hasattr(config, name):
             setattr(config, name, dropout)
@@ -69,7 +72,7 @@ def load_policy(source: str | Path, device: torch.device | None = None, *, dropo
 
 def load_scalar(source: str | Path, device: torch.device | None = None) -> PreTrainedModel:
     """A model with one score per token: a reward or value model, `AutoModelForSequenceClassification`, one label."""
-    config = _config(source)
+    config = read_config(source)
     _no_dropout(config)
     if config.num_labels != 1:
         raise UserError(f"{source} has {config.num_labels} labels; a reward model has one")
@@ -82,11 +85,10 @@ def scalar_from_policy(source: str | Path, seed: int, device: torch.device | Non
 
     The head's scale is that of Stiennon et al. 2020 (summarize-from-feedback, reward_model.py).
     """
-    config = _config(source)
+    config = read_config(source)
     _no_dropout(config)
     config.num_labels = 1
-    heads = ("score.weight", "score.bias", "classifier.weight", "classifier.bias")
-    model = _from_pretrained(AutoModelForSequenceClassification, source, config, new=heads)
+    model = _from_pretrained(AutoModelForSequenceClassification, source, config, new=HEADS)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(f"{source}: its classification model ({type(model).__name__}) has no linear `score` head")
     generator = torch.Generator().manual_seed(seed)
@@ -100,7 +102,10 @@ def scalar_from_policy(source: str | Path, seed: int, device: torch.device | Non
     return model.to(device or best_device()).eval()
 
 
-def _config(source: str | Path):
+def read_config(source: str | Path):
+    """The config of a model folder or hub name; of an adapter's folder without one, that of the model under it."""
+    if (Path(source) / CONFIG).is_file() and not (Path(source) / "config.json").is_file():
+        source = _base_of(Path(source), read_adapter(Path(source)))
     try:
         return AutoConfig.from_pretrained(str(source))
     except (OSError, ValueError, KeyError) as error:
@@ -126,6 +131,11 @@ def _no_dropout(config) -> None:
 def _from_pretrained(kind, source: str | Path, config, new: tuple[str, ...] = ()) -> PreTrainedModel:
     """The model with its weights. Only weights whose name ends with one of `new` may be absent, and start at random."""
     folder = Path(source)
+    if (folder / CONFIG).is_file():
+        adapter = read_adapter(folder)
+        head = tuple(name for name in HEADS if kind is AutoModelForSequenceClassification)
+        model = _from_pretrained(kind, _base_of(folder, adapter), config, new=head)
+        return merge(put_adapter(model, adapter, folder))
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         pickled = next((path.name for path in folder.glob("*.bin")), None)
         if pickled:
@@ -152,6 +162,18 @@ def _from_pretrained(kind, source: str | Path, config, new: tuple[str, ...] = ()
             f"it is no whole {type(model).__name__}"
         )
     return model
+
+
+def _base_of(folder: Path, adapter: Adapter) -> str:
+    """The model under an adapter: where the adapter says, or beside its folder when the workspace has moved."""
+    named = adapter.config["base_model_name_or_path"]
+    beside = folder.parent / Path(named).name
+    base = str(beside) if not Path(named).is_dir() and beside.is_dir() else named
+    card = read_card(folder)
+    under = (card.parents.get("model") or card.parents.get("reference")) if card else None
+    if under and under != lineage(base):
+        raise UserError(f"{folder} is an adapter over {under}, but {base} is {lineage(base)} now")
+    return base
 
 
 def _first_line(error: Exception) -> str:

@@ -66,7 +66,7 @@ class Workspace:
     def find_model(self, name: str) -> Path:
         """A model of this workspace by name, or a model folder by path."""
         for path in (self.model(name), Path(os.path.expanduser(name))):
-            if (path / "config.json").is_file():
+            if (path / "config.json").is_file() or (path / "adapter_config.json").is_file():
                 return path
         known = ", ".join(self.models()) or "none yet"
         raise UserError(f"no model {name!r} in {self.root / 'models'} (there: {known}), nor is it a model folder")

@@ -6,11 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
-
-from preceptor.models.shard import like
-from preceptor.training.run import finite
 
 
 class Optimizers:
@@ -43,12 +39,8 @@ class Optimizers:
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
 
     def step(self, share: float, max_norm: float) -> float:
-        """One update at `share` of the peak learning rates. Returns the gradient's norm before it was cut.
-
-        Raises NotFinite, and moves nothing, for a gradient with a NaN or an infinity in it."""
-        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm)
-        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        finite({"gradient_norm": norm})
+        """One update at `share` of the peak learning rates. Returns the gradient's norm before it was cut."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
         for optimizer, peaks in zip(self.all, self.peaks):
             for group, peak in zip(optimizer.param_groups, peaks):
                 group["lr"] = peak * share
@@ -61,12 +53,7 @@ class Optimizers:
 
     def load_state_dict(self, states: list) -> None:
         for optimizer, state in zip(self.all, states, strict=True):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            moments = {
-                place: {key: like(value, parameters[place]) if value.ndim else value for key, value in entry.items()}
-                for place, entry in state["state"].items()
-            }
-            optimizer.load_state_dict({**state, "state": moments})
+            optimizer.load_state_dict(state)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -105,27 +92,29 @@ def autocast(precision: str, device: torch.device):
 
 
 class Average:
-    """Exponential moving average of a model's parameters, held beside it."""
+    """Exponential moving average of a model's trained parameters, held beside it."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            self.values[name].lerp_(parameter, 1 - self.decay)
+            if name in self.values:
+                self.values[name].lerp_(parameter, 1 - self.decay)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Go on from saved averages, on whatever device the model is."""
         for name, value in self.values.items():
-            value.copy_(like(values[name], value))
+            value.copy_(values[name])
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            parameter.copy_(self.values[name])
+            if name in self.values:
+                parameter.copy_(self.values[name])
 
 
 def mean(values: Iterable[float]) -> float:
