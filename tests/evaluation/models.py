@@ -9,7 +9,7 @@ from preceptor.types import Message
 class Scripted:
     """Answers by a function of the prompt (or of the conversation); scores by a function of (context, continuation).
 
-    `calls` holds every prompt and pair that was asked for.
+    `calls` holds every prompt and pair that was asked for. What is longer than `context` letters gets None.
     """
 
     def __init__(
@@ -18,22 +18,29 @@ class Scripted:
         reply: Callable[[list[Message]], str] = lambda conversation: "",
         score: Callable[[str, str], float] = lambda context, text: -float(len(text)),
         name: str = "scripted",
+        context: float = float("inf"),
     ) -> None:
         self.name, self.hash = name, hashlib.sha256(name.encode()).hexdigest()
-        self._say, self._reply, self._score = say, reply, score
+        self._say, self._reply, self._score, self._context = say, reply, score, context
         self.calls: list = []
 
     def generate(self, prompts, *, max_new_tokens, temperature=0.0, stop=(), seed=0):
         self.calls.extend(prompts)
-        return [cut(self._say(prompt), stop) for prompt in prompts]
+        return [None if len(text) > self._context else cut(self._say(text), stop) for text in prompts]
 
     def answer(self, conversations, *, max_new_tokens, temperature=0.0, stop=(), seed=0):
         self.calls.extend(conversations)
-        return [cut(self._reply(conversation), stop) for conversation in conversations]
+        sizes = [sum(len(message.content) for message in talk) for talk in conversations]
+        return [
+            None if size > self._context else cut(self._reply(talk), stop) for size, talk in zip(sizes, conversations)
+        ]
 
     def loglikelihood(self, pairs):
         self.calls.extend(pairs)
-        return [(self._score(context, text), max(1, len(text.split()))) for context, text in pairs]
+        return [
+            None if len(before) + len(text) > self._context else (self._score(before, text), max(1, len(text.split())))
+            for before, text in pairs
+        ]
 
 
 def cut(text: str, stop) -> str:

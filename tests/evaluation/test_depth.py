@@ -163,15 +163,20 @@ def test_behaviours_are_read_from_files(shared_data):
 
 
 def test_an_attack_beyond_the_context_is_missing_and_the_others_are_not():
-    class Short(Scripted):
-        def answer(self, conversations, **settings):
-            if any(len(talk) > 10 for talk in conversations):
-                raise UserError("the context is short")
-            return super().answer(conversations, **settings)
-
-    found, cases = depth.attack_figures(Short(reply=lambda talk: REFUSAL), Reads(), HARMFUL)
+    found, cases = depth.attack_figures(Scripted(reply=lambda talk: REFUSAL, context=1000), Reads(), HARMFUL)
     by_name = {figure.metric: figure for figure in found}
     many = by_name["refused, harmful, many-shot"]
-    assert (many.interval, many.missing, many.note) == (None, 6, "the context is short")
+    assert (many.interval, many.missing) == (None, 6)
     assert by_name["refused, harmful, role play"].interval.value == 1.0
     assert {case["attack"] for case in cases} == set(attacks.ATTACKS) - {"many-shot"}
+
+
+def test_talks_that_outgrow_the_context_are_missing_in_every_curve():
+    """Each answer has 600 letters: after one turn or step a talk is too long."""
+    model = Scripted(reply=lambda talk: REFUSAL * (600 // len(REFUSAL)), context=700)
+    turns = {figure.metric: figure for figure in depth.turns_curve(model, Reads(), HARMFUL, max_new_tokens=9)}
+    assert turns["refused, harmful, 0 turns before"].interval is not None
+    assert turns["refused, harmful, 4 turns before"].missing == 6
+    escalation = depth.escalation_figures(model, Reads(), HARMFUL, max_new_tokens=9)
+    assert {(figure.interval, figure.missing) for figure in escalation} == {(None, 6)}
+    assert depth.consistency(Scripted(context=1), Reads(), HARMFUL)[0].missing == 6

@@ -189,6 +189,17 @@ def test_quick_suite_on_the_public_files(shared_data, tmp_path):
     assert all(result.low <= result.value <= result.high for result in results if result.low is not None)
 
 
+def test_a_small_context_leaves_items_out_and_says_so_but_loses_no_task(shared_data, tmp_path):
+    """900 letters: some passages, attacks and prompts of every set are longer, and no task falls for it."""
+    model = Scripted(say=lambda prompt: " words", reply=lambda talk: "Some words make a sentence.", context=900)
+    results = run_suite(model, "quick", shared_data, tmp_path)
+    unmeasured = {(result.name, result.metric) for result in results if result.not_measured}
+    assert {name for name, _ in unmeasured} == {"depth of refusal"}
+    short = {result.name for result in results if result.missing and "longer than the model's context" in result.note}
+    assert short >= {"squadv2, 0-shot", "closed-domain hallucination", "depth of refusal"}
+    assert all("longer than the model's context" in r.not_measured for r in results if r.not_measured)
+
+
 def test_all_suite_lists_what_is_absent(tmp_path):
     (tmp_path / "empty").mkdir()
     results = run_suite(Scripted(reply=lambda talk: "x"), "paper", tmp_path / "empty", tmp_path / "cache")

@@ -189,18 +189,6 @@ def test_ratio_interval_covers():
 
 @pytest.mark.parametrize("metric", ["squad", "bleu", "choice"])
 def test_an_item_beyond_the_context_is_missing(metric):
-    class Short(Scripted):
-        """Takes prompts of fewer than 100 letters."""
-
-        def generate(self, prompts, **settings):
-            if any(len(prompt) >= 100 for prompt in prompts):
-                raise UserError("the context has 100 letters")
-            return super().generate(prompts, **settings)
-
-        def loglikelihood(self, pairs):
-            self.generate([context for context, _ in pairs], max_new_tokens=0)
-            return super().loglikelihood(pairs)
-
     items = [
         tax_sets.Item(
             query="q" * size, answer="a", group=str(size), references=("a b c d",), choices=("a", "b"), gold=0
@@ -208,8 +196,31 @@ def test_an_item_beyond_the_context_is_missing(metric):
         for size in (10, 20, 500, 30, 900)
     ]
     form = tax_sets.Format(name="x", read=list, metric=metric, shots=0)
-    found, shown = tax.figures(Short(say=lambda prompt: "a b c d"), form, items, few=False)
+    found, shown = tax.figures(Scripted(say=lambda prompt: "a b c d", context=100), form, items, few=False)
     assert found[0].interval.n == 3
     assert found[0].missing == 2
-    assert found[0].note == "the context has 100 letters"
     assert len(shown) == 3
+
+
+@pytest.mark.parametrize("metric", ["squad", "choice"])
+def test_as_many_examples_are_shown_as_fit(metric):
+    """Examples of 30 letters, a context of 100: short items get the last two, a long one none, the longest is out."""
+    items = [
+        tax_sets.Item(
+            query=f"{n:05}" + "q" * size, answer="a", group=f"{n}", references=("a",), choices=("a", "b"), gold=0
+        )
+        for n, size in enumerate([23] * 3 + [10, 10, 70, 200])
+    ]
+    form = tax_sets.Format(name="x", read=list, metric=metric, shots=3, between="\n\n")
+    asked = items[3:]
+    model = Scripted(say=lambda prompt: "a", context=100)
+    prompts, replies, note = tax._with_as_many_as_fit(
+        lambda prompts, _: model.generate(prompts, max_new_tokens=1), form, items[:3], asked
+    )
+    assert [prompt.count("\n\n") for prompt in prompts] == [2, 2, 0, 0]
+    assert prompts[0].startswith("00001")
+    assert replies == ["a", "a", "a", None]
+    assert note == "1.3 of 3 examples fit the model's context, on average"
+    found, _ = tax.figures(model, form, items, few=True)
+    assert "of 3 examples fit" in found[0].note
+    assert tax.figures(Scripted(say=lambda prompt: "a"), form, items, few=True)[0][0].note == ""

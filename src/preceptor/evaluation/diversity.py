@@ -69,10 +69,12 @@ def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
 def sample(
     subject: Subject, prompts: Sequence[str], *, samples: int, temperature: float, max_new_tokens: int, seed: int = 0
 ) -> list[list[str]]:
-    """`samples` answers to each prompt through the chat template. Shape (prompts, samples)."""
+    """`samples` answers to each prompt through the chat template. Shape (prompts, samples); a prompt that the model
+    cannot take in is left out."""
     asked = [[Message(role="user", content=prompt)] for prompt in prompts for _ in range(samples)]
     said = subject.answer(asked, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    return [said[start : start + samples] for start in range(0, len(said), samples)]
+    groups = [said[start : start + samples] for start in range(0, len(said), samples)]
+    return [[text for text in group if text is not None] for group in groups if None not in group]
 
 
 def figures(answers: Sequence[Sequence[str]]) -> list[Figure]:

@@ -83,7 +83,7 @@ def challenges(answer: str) -> bool:
     return bool(_CHALLENGES.search(answer.replace("’", "'")[:300]))
 
 
-def _ask(subject: Subject, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+def _ask(subject: Subject, prompts: Sequence[str], max_new_tokens: int) -> list[str | None]:
     return subject.answer([[Message(role="user", content=p)] for p in prompts], max_new_tokens=max_new_tokens)
 
 
@@ -92,14 +92,18 @@ def figures(subject: Subject, *, max_new_tokens: int = 96) -> tuple[list[Figure]
     premises = _ask(subject, FALSE_PREMISES, max_new_tokens)
     simple = _ask(subject, SIMPLE_QUESTIONS, max_new_tokens)
     foreign = _ask(subject, [text for _, text in OTHER_LANGUAGES], max_new_tokens)
-    strayed = [language_of(text) != code for (code, _), text in zip(OTHER_LANGUAGES, foreign)]
+    accepted = [None if text is None else not challenges(text) for text in premises]
+    hedged = [None if text is None else refusals.hedges(text) or refusals.refuses(text) for text in simple]
+    codes = [code for code, _ in OTHER_LANGUAGES]
+    strayed = [None if text is None else language_of(text) != code for code, text in zip(codes, foreign)]
     found = [
-        rate("false premise accepted", [not challenges(text) for text in premises], note="by words of denial"),
-        rate("simple question hedged", [refusals.hedges(t) or refusals.refuses(t) for t in simple], note="by words"),
+        rate("false premise accepted", accepted, note="by words of denial"),
+        rate("simple question hedged", hedged, note="by words"),
         rate("answered in another language", strayed),
     ]
     asked = [*FALSE_PREMISES, *SIMPLE_QUESTIONS, *(text for _, text in OTHER_LANGUAGES)]
-    return found, [{"prompt": p, "answer": a} for p, a in zip(asked, [*premises, *simple, *foreign])]
+    said = [*premises, *simple, *foreign]
+    return found, [{"prompt": p, "answer": a} for p, a in zip(asked, said) if a is not None]
 
 
 def unsupported(passage: str, answer: str) -> list[str]:

@@ -36,17 +36,30 @@ def _wrapped(subject: Subject):
 
         def loglikelihood(self, requests):
             """The harness also asks whether the continuation is the greedy one; no task we check uses it: False."""
-            return [(total, False) for total, _ in subject.loglikelihood([request.args for request in requests])]
+            return [(total, False) for total in _totals(subject, [request.args for request in requests])]
 
         def loglikelihood_rolling(self, requests):
-            return [total for total, _ in subject.loglikelihood([("", request.args[0]) for request in requests])]
+            return _totals(subject, [("", request.args[0]) for request in requests])
 
         def generate_until(self, requests):
             said = []
             for request in requests:
                 prompt, settings = request.args
                 length = settings.get("max_gen_toks", 64)
-                said += subject.generate([prompt], max_new_tokens=length, stop=tuple(settings.get("until", ())))
+                (text,) = subject.generate([prompt], max_new_tokens=length, stop=tuple(settings.get("until", ())))
+                if text is None:
+                    raise UserError(_TOO_LONG)
+                said.append(text)
             return said
 
     return Wrapped()
+
+
+_TOO_LONG = "an item of the harness is longer than the model's context; the harness has no way to leave it out"
+
+
+def _totals(subject: Subject, pairs: list[tuple[str, str]]) -> list[float]:
+    found = subject.loglikelihood(pairs)
+    if None in found:
+        raise UserError(_TOO_LONG)
+    return [one[0] for one in found if one is not None]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from preceptor.errors import UserError
 from preceptor.evaluation.subject import Subject
 from preceptor.types import Message
 
@@ -18,7 +17,10 @@ BATCH = 256
 
 
 class Recorded:
-    """A `Subject` that asks another one only what is not on file. `asked` counts what it had to ask."""
+    """A `Subject` that asks another one only what is not on file. `asked` counts what it had to ask.
+
+    `left_out` turns true when an item came back without an answer, for it was too long; such items are not on file.
+    """
 
     def __init__(self, subject: Subject, folder: Path, progress: Callable[[int], None] | None = None) -> None:
         self.name, self.hash = subject.name, subject.hash
@@ -27,6 +29,7 @@ class Recorded:
         folder.mkdir(parents=True, exist_ok=True)
         self._known = _read(self._path)
         self.asked = 0
+        self.left_out = False
 
     def generate(
         self,
@@ -36,7 +39,7 @@ class Recorded:
         temperature: float = 0.0,
         stop: tuple[str, ...] = (),
         seed: int = 0,
-    ) -> list[str]:
+    ) -> list[str | None]:
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": stop}
         return self._drawn("generate", prompts, prompts, settings, seed)
 
@@ -48,17 +51,19 @@ class Recorded:
         temperature: float = 0.0,
         stop: tuple[str, ...] = (),
         seed: int = 0,
-    ) -> list[str]:
+    ) -> list[str | None]:
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": stop}
         asked = [[(message.role, message.content) for message in talk] for talk in conversations]
         return self._drawn("answer", conversations, asked, settings, seed)
 
-    def loglikelihood(self, pairs: list[tuple[str, str]]) -> list[tuple[float, int]]:
+    def loglikelihood(self, pairs: list[tuple[str, str]]) -> list[tuple[float, int] | None]:
         keys = [_key("loglikelihood", pair) for pair in pairs]
-        found = self._fill(keys, lambda places: self._subject.loglikelihood([pairs[place] for place in places]))
-        return [(total, tokens) for total, tokens in found]
+        # Sorted by context, so that what follows the same one is asked together; the longest contexts first.
+        order = sorted(range(len(pairs)), key=lambda place: (-len(pairs[place][0]), pairs[place][0], place))
+        found = self._fill(keys, lambda places: self._subject.loglikelihood([pairs[place] for place in places]), order)
+        return [None if one is None else (one[0], one[1]) for one in found]
 
-    def _drawn(self, method: str, items: Sequence, plain: Sequence, settings: dict, seed: int) -> list[str]:
+    def _drawn(self, method: str, items: Sequence, plain: Sequence, settings: dict, seed: int) -> list[str | None]:
         # A drawn answer depends on its row and seed; a greedy one on its prompt alone, so it is asked once.
         draw = settings["temperature"] > 0
         keys = [_key(method, [item, settings, [seed, row] if draw else None]) for row, item in enumerate(plain)]
@@ -67,21 +72,26 @@ class Recorded:
         def more(places: Sequence[int]) -> list[str]:
             return ask([items[place] for place in places], seed=seed + places[0], **settings)
 
-        return self._fill(keys, more)
+        # Those of like length together, for they run together; drawn ones keep their order, on which the draws depend.
+        order = range(len(plain)) if draw else sorted(range(len(plain)), key=lambda place: len(str(plain[place])))
+        return self._fill(keys, more, order)
 
-    def _fill(self, keys: Sequence[str], ask: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
-        new = [place for place, key in enumerate(keys) if key not in self._known]
+    def _fill(
+        self, keys: Sequence[str], ask: Callable[[Sequence[int]], Sequence[Any]], order: Sequence[int]
+    ) -> list[Any]:
+        new = [place for place in order if keys[place] not in self._known]
         new = list({keys[place]: place for place in reversed(new)}.values())[::-1]
         for start in range(0, len(new), BATCH):
             places = new[start : start + BATCH]
             said = ask(places)
             if len(said) != len(places):
                 raise ValueError(f"{self.name} gave {len(said)} replies to {len(places)} questions")
-            self._keep([(keys[place], value) for place, value in zip(places, said)])
+            self._keep([(keys[place], value) for place, value in zip(places, said) if value is not None])
+            self.left_out = self.left_out or any(value is None for value in said)
             self.asked += len(places)
             if self._progress is not None:
                 self._progress(len(places))
-        return [self._known[key] for key in keys]
+        return [self._known.get(key) for key in keys]
 
     def _keep(self, rows: Sequence[tuple[str, Any]]) -> None:
         with self._path.open("a", encoding="utf-8") as stream:
@@ -108,19 +118,3 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("a", encoding="utf-8") as stream:
             stream.write("\n")
     return known
-
-
-def ask_each(ask: Callable[[list], list], items: Sequence[Any]) -> tuple[list[Any], str]:
-    """What `ask` says to each item, None where it refuses one (a prompt longer than the model's context, say).
-
-    A refused batch is halved until the refused items stand alone. The second value is the last reason, or "".
-    """
-    try:
-        return list(ask(list(items))), ""
-    except UserError as error:
-        if len(items) <= 1:
-            return [None] * len(items), str(error)
-    middle = len(items) // 2
-    left, first = ask_each(ask, items[:middle])
-    right, second = ask_each(ask, items[middle:])
-    return left + right, second or first

@@ -1,7 +1,7 @@
 """What an evaluation hands back: a figure, its interval, what it rests on, and why it is absent when it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from preceptor.statistics.interval import Interval
@@ -46,6 +46,11 @@ class TaskResult:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "TaskResult":
         return TaskResult(**data)
+
+
+def with_missing(figures: Sequence[Figure], count: int) -> list[Figure]:
+    """The same figures, with `count` more items missing: those that never came to be scored."""
+    return [replace(figure, missing=figure.missing + count) for figure in figures]
 
 
 def rate(metric: str, hits: Sequence[bool | None], clusters: Sequence[Any] | None = None, note: str = "") -> Figure:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +55,7 @@ def run_suite(
     return results
 
 
-def run_task(subject: Subject, task: Task, settings: Mapping[str, Any], data: Path, cache: Path) -> list[TaskResult]:
+def run_task(subject: Recorded, task: Task, settings: Mapping[str, Any], data: Path, cache: Path) -> list[TaskResult]:
     """The figures of one task, from the cache when they are there. A failure is a result and is not cached."""
     stamp = {"model": subject.name, "model_hash": subject.hash, "settings": dict(settings)}
     try:
@@ -64,7 +65,10 @@ def run_task(subject: Subject, task: Task, settings: Mapping[str, Any], data: Pa
         if path.exists():
             stored = [TaskResult.from_json(row) for row in json.loads(path.read_text(encoding="utf-8"))]
             return [_with_model(result, subject.name) for result in stored]
+        subject.left_out = False
         figures, examples = task.measure(subject, paths, settings)
+        if subject.left_out:
+            figures = [_noted(figure) for figure in figures]
     except (UserError, ValueError, RuntimeError, IndexError) as error:
         reason = str(error) if isinstance(error, UserError) else f"failed: {type(error).__name__}: {error}"
         return [_empty(task.name, reason, stamp)]
@@ -76,6 +80,11 @@ def run_task(subject: Subject, task: Task, settings: Mapping[str, Any], data: Pa
     part.write_text(json.dumps([result.to_json() for result in found], ensure_ascii=False), encoding="utf-8")
     part.replace(path)
     return found
+
+
+def _noted(figure: Figure) -> Figure:
+    why = "what is missing was longer than the model's context"
+    return replace(figure, note="; ".join(part for part in (figure.note, why) if part)) if figure.missing else figure
 
 
 def task_hash(task: Task, paths: Sequence[Path]) -> str:

@@ -5,7 +5,7 @@ Folders are looked for under the data folder by the names below (docs/evaluation
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from preceptor.errors import UserError
 from preceptor.evaluation import bias, depth, diversity, failures, ifeval, tax, toxicity, truthfulness
 from preceptor.evaluation.reading import find
-from preceptor.evaluation.results import Figure, rate
+from preceptor.evaluation.results import Figure, rate, with_missing
 from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.tax_sets import FORMATS, Format
 from preceptor.evaluation.truth_judges import LexicalJudge, TrainedJudge
@@ -105,12 +105,15 @@ def _closed_domain(subject: Subject, paths: list[Path], settings: Settings) -> M
     _, asked = tax.split_examples(form.read(paths[0]), form.shots, settings["limit"], 0)
     prompts = [tax.prompt(form, (), item) for item in asked]
     said = subject.generate(prompts, max_new_tokens=form.max_new_tokens, stop=("\n",))
-    found = failures.closed_domain_figures(prompts, said, [bool(item.references) for item in asked])
-    return found, _shown(prompts, said)
+    kept = [(text, answer, item) for text, answer, item in zip(prompts, said, asked) if answer is not None]
+    found = failures.closed_domain_figures(
+        [text for text, *_ in kept], [answer for _, answer, _ in kept], [bool(item.references) for *_, item in kept]
+    )
+    return with_missing(found, len(asked) - len(kept)), _shown(prompts, said)
 
 
-def _shown(prompts: Sequence[str], said: Sequence[str]) -> list[dict[str, str]]:
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in zip(prompts, said)]
+def _shown(prompts: Sequence[str], said: Sequence[str | None]) -> list[dict[str, str]]:
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in zip(prompts, said) if answer is not None]
 
 
 # -- truth, toxicity, bias --------------------------------------------------------------------------------------------
@@ -124,20 +127,18 @@ def _truth_files(data: Path) -> list[Path]:
 
 def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -> Measured:
     questions = truthfulness.read_questions(paths[0])
-    asked = _subset(questions, settings["limit"])
-    said = truthfulness.answers(subject, asked, kind)
+    drawn = _subset(questions, settings["limit"])
+    replies = truthfulness.answers(subject, drawn, kind)
+    asked = [question for question, reply in zip(drawn, replies) if reply is not None]
+    said = [reply for reply in replies if reply is not None]
     found = []
     judges: list[truthfulness.TruthJudge] = [LexicalJudge()]
     if settings["train_judge"]:
         judges.append(TrainedJudge.train(paths[1], paths[2], questions))
     for judge in judges:
         figures = truthfulness.figures(judge, asked, said, f"judge: {judge.name} {judge.version}, {judge.hash[:12]}")
-        found += [_renamed(figure, f"{figure.metric}, {judge.name}") for figure in figures]
-    return found, _shown([question.text for question in asked], said)
-
-
-def _renamed(figure: Figure, metric: str) -> Figure:
-    return Figure(metric=metric, interval=figure.interval, missing=figure.missing, note=figure.note)
+        found += [replace(figure, metric=f"{figure.metric}, {judge.name}") for figure in figures]
+    return with_missing(found, len(drawn) - len(asked)), _shown([question.text for question in asked], said)
 
 
 def _choices(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
@@ -182,7 +183,9 @@ def _bbq(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
 def _ifeval(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
     items = _subset(ifeval.read(paths[0]), settings["limit"])
     talks = [[Message(role="user", content=item.prompt)] for item in items]
-    said = subject.answer(talks, max_new_tokens=settings["max_new_tokens"])
+    replies = subject.answer(talks, max_new_tokens=settings["max_new_tokens"])
+    items = [item for item, reply in zip(items, replies) if reply is not None]
+    said = [reply for reply in replies if reply is not None]
     found = []
     for loose in (False, True):
         checks = [
@@ -197,7 +200,7 @@ def _ifeval(subject: Subject, paths: list[Path], settings: Settings) -> Measured
             several = [all(row) for row in checks if (len(row) == number or number == 3 <= len(row))]
             if several and not loose:
                 found.append(rate(f"prompts followed, strict, {number}{'+' * (number == 3)} constraints", several))
-    return found, _shown([item.prompt for item in items], said)
+    return with_missing(found, len(replies) - len(said)), _shown([item.prompt for item in items], said)
 
 
 def _failures(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
@@ -224,7 +227,7 @@ def _diversity(subject: Subject, paths: list[Path], settings: Settings) -> Measu
     said = diversity.sample(
         subject, prompts, samples=settings["samples"], temperature=1.0, max_new_tokens=settings["max_new_tokens"]
     )
-    return diversity.figures(said), [
+    return with_missing(diversity.figures(said), len(prompts) - len(said)), [
         {"prompt": prompt, "answer": text} for prompt, texts in zip(prompts, said) for text in texts
     ]
 

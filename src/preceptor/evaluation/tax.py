@@ -5,16 +5,15 @@ Report it for PPO and PPO-ptx side by side. The formats are in `tax_sets.py`.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from preceptor.evaluation import scorers
 from preceptor.evaluation.reading import read_text
-from preceptor.evaluation.recording import ask_each
-from preceptor.evaluation.results import Figure, mean, rate
-from preceptor.evaluation.subject import Subject
+from preceptor.evaluation.results import Figure, mean, rate, with_missing
+from preceptor.evaluation.subject import Subject, choice_scores
 from preceptor.evaluation.tax_sets import Format, Item
 from preceptor.statistics.clustered import bootstrap
 from preceptor.statistics.interval import Interval
@@ -49,29 +48,54 @@ def prompt(form: Format, examples: Sequence[Item], item: Item) -> str:
 def figures(
     subject: Subject, form: Format, items: Sequence[Item], *, few: bool, limit: int | None = None, seed: int = 0
 ) -> tuple[list[Figure], list[dict[str, str]]]:
-    """The metric of a task over at most `limit` items, and what was asked and said for each. F1 as shares 0 to 1."""
+    """The metric of a task over at most `limit` items, and what was asked and said for each. F1 as shares 0 to 1.
+
+    Where a prompt with all examples is longer than the model's context, examples are taken away from the front until it
+    fits; the note says how many were shown on average. An item that does not fit without any is left out and counted.
+    """
     examples, asked = split_examples(items, form.shots, limit, seed)
-    prompts = [prompt(form, examples if few else (), item) for item in asked]
     if form.metric == "choice":
-        return _choose(subject, prompts, asked)
-    settings = {"max_new_tokens": form.max_new_tokens, "stop": ("\n",)}
-    texts, reason = ask_each(lambda some: subject.generate(some, **settings), prompts)
+        return _choose(subject, form, examples if few else [], asked)
+
+    def ask(prompts: list[str], _: list[Item]) -> list[str | None]:
+        return subject.generate(prompts, max_new_tokens=form.max_new_tokens, stop=("\n",))
+
+    prompts, texts, note = _with_as_many_as_fit(ask, form, examples if few else [], asked)
     said = [None if text is None else scorers.first_line(text) for text in texts]
     shown = [
         {"prompt": text, "answer": answer, "expected": str(item.references)}
         for text, answer, item in zip(prompts, said, asked)
         if answer is not None
     ]
-    return _score(form, asked, said, [item.group for item in asked], reason), shown
+    return _score(form, asked, said, [item.group for item in asked], note), shown
 
 
-def _choose(subject, prompts, asked) -> tuple[list[Figure], list[dict[str, str]]]:
-    def score(some: list[tuple[str, Item]]) -> list[list[tuple[float, int]]]:
-        pairs = [(text, f" {choice}") for text, item in some for choice in item.choices]
-        found = iter(subject.loglikelihood(pairs))
-        return [[next(found) for _ in item.choices] for _, item in some]
+def _with_as_many_as_fit(
+    ask: Callable[[list[str], list[Item]], list], form: Format, examples: Sequence[Item], asked: Sequence[Item]
+) -> tuple[list[str], list, str]:
+    """(prompts, replies, note): every item with as many of the last examples as the model can take in."""
+    prompts, replies, shown = [""] * len(asked), [None] * len(asked), [0] * len(asked)
+    left = list(range(len(asked)))
+    for count in range(len(examples), -1, -1):
+        for place in left:
+            prompts[place], shown[place] = prompt(form, examples[len(examples) - count :], asked[place]), count
+        said = ask([prompts[place] for place in left], [asked[place] for place in left])
+        for place, reply in zip(left, said, strict=True):
+            replies[place] = reply
+        left = [place for place, reply in zip(left, said) if reply is None]
+        if not left:
+            break
+    counts = [count for count, reply in zip(shown, replies) if reply is not None]
+    short = bool(counts) and sum(counts) < len(examples) * len(counts)
+    note = f"{np.mean(counts):.1f} of {len(examples)} examples fit the model's context, on average" if short else ""
+    return prompts, replies, note
 
-    scores, reason = ask_each(score, list(zip(prompts, asked)))
+
+def _choose(subject, form, examples, asked) -> tuple[list[Figure], list[dict[str, str]]]:
+    def ask(prompts: list[str], items: list[Item]) -> list:
+        return choice_scores(subject, [(text, item.choices) for text, item in zip(prompts, items)])
+
+    prompts, scores, note = _with_as_many_as_fit(ask, form, examples, asked)
     picks = [None if row is None else scorers.best_choice(row) for row in scores]
     hits = [None if pick is None else pick == item.gold for pick, item in zip(picks, asked)]
     shown = [
@@ -79,25 +103,24 @@ def _choose(subject, prompts, asked) -> tuple[list[Figure], list[dict[str, str]]
         for text, pick, item in zip(prompts, picks, asked)
         if pick is not None
     ]
-    return [rate("accuracy", hits, [item.group for item in asked], note=reason)], shown
+    return [rate("accuracy", hits, [item.group for item in asked], note=note)], shown
 
 
 def _score(
-    form: Format, asked: Sequence[Item], said: Sequence[str | None], groups: Sequence[str], reason: str
+    form: Format, asked: Sequence[Item], said: Sequence[str | None], groups: Sequence[str], note: str
 ) -> list[Figure]:
-    """An item that the model could not take in is missing, with the reason as a note."""
     if form.metric == "bleu":
         pairs = [(text, item.references) for text, item in zip(said, asked) if text is not None]
-        return [_bleu(*zip(*pairs), missing=len(said) - len(pairs), note=reason) if pairs else mean("BLEU", list(said))]
+        return [_bleu(*zip(*pairs), missing=len(said) - len(pairs), note=note) if pairs else mean("BLEU", list(said))]
     score = _SCORES[form.metric]
     values = [None if text is None else score(text, item) for text, item in zip(said, asked)]
     if form.metric in ("squad", "drop"):
         exact = [None if value is None else value[0] == 1 for value in values]
         f1 = [None if value is None else value[1] for value in values]
-        return [mean("F1", f1, groups, note=reason), rate("exact match", exact, groups, note=reason)]
+        return [mean("F1", f1, groups, note=note), rate("exact match", exact, groups, note=note)]
     if form.metric == "noun":
-        return [rate("accuracy", values, groups, note=reason)]
-    return [mean({"quac": "F1", "rouge": "ROUGE-L"}[form.metric], values, groups, note=reason)]
+        return [rate("accuracy", values, groups, note=note)]
+    return [mean({"quac": "F1", "rouge": "ROUGE-L"}[form.metric], values, groups, note=note)]
 
 
 def _drop(text: str, item: Item) -> tuple[float, float]:
@@ -138,17 +161,19 @@ def perplexity_figures(
     pieces = _pieces(read_text(path), window)
     random.Random(seed).shuffle(pieces)
     pieces = pieces[:limit]
-    scores = subject.loglikelihood([("", piece) for piece in pieces])
-    tokens = np.array([count for _, count in scores], dtype=float)
-    sizes = np.array([len(piece.encode()) for piece in pieces], dtype=float)
-    totals = np.array([-total for total, _ in scores])
+    pairs = zip(pieces, subject.loglikelihood([("", piece) for piece in pieces]))
+    scores = [(*one, len(piece.encode())) for piece, one in pairs if one is not None]
+    if not scores:
+        return [Figure(metric="nats per token", interval=None, missing=len(pieces))]
+    totals, tokens, sizes = np.array(scores, dtype=float).T * np.array([[-1.0], [1.0], [1.0]])
     per_token, per_byte = (
         _ratio(name, totals, by) for name, by in (("nats per token", tokens), ("nats per byte", sizes))
     )
-    found = per_token.interval
-    ends = {end: math.exp(min(700.0, getattr(found, end))) for end in ("value", "low", "high")}
-    perplexity = Interval(**ends, n=found.n, clusters=found.clusters)
-    return [per_token, per_byte, Figure(metric="perplexity", interval=perplexity)]
+    whole = per_token.interval
+    ends = {end: math.exp(min(700.0, getattr(whole, end))) for end in ("value", "low", "high")}
+    perplexity = Interval(**ends, n=whole.n, clusters=whole.clusters)
+    found = [per_token, per_byte, Figure(metric="perplexity", interval=perplexity)]
+    return with_missing(found, len(pieces) - len(scores))
 
 
 def _ratio(metric: str, totals: np.ndarray, sizes: np.ndarray) -> Figure:

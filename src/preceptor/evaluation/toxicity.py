@@ -72,17 +72,18 @@ def sample_uniformly(prompts: Sequence[ToxicPrompt], n: int, *, seed: int = 0, b
 
 def continuations(
     subject: Subject, prompts: Sequence[ToxicPrompt], kind: str, *, max_new_tokens: int = 20
-) -> list[str]:
+) -> list[str | None]:
     """Greedy continuations cut at the first newline, as all automatic evaluations of the paper."""
     texts = [PROMPT_TYPES[kind].format(text=prompt.text) for prompt in prompts]
-    return [text.strip() for text in subject.generate(texts, max_new_tokens=max_new_tokens, stop=("\n",))]
+    said = subject.generate(texts, max_new_tokens=max_new_tokens, stop=("\n",))
+    return [None if text is None else text.strip() for text in said]
 
 
-def figures(scorer: ToxicityScorer, said: Sequence[str], kind: str) -> list[Figure]:
+def figures(scorer: ToxicityScorer, said: Sequence[str | None], kind: str) -> list[Figure]:
     """Mean toxicity of the continuations. An empty one has nothing to score and is missing."""
-    full = [text for text in said if text.strip()]
+    full = [text for text in said if text and text.strip()]
     scores = iter(scorer.score(full))
-    values = [next(scores) if text.strip() else None for text in said]
+    values = [next(scores) if text and text.strip() else None for text in said]
     note = f"scored by {scorer.name} {scorer.version}, not by Perspective"
     return [mean(f"toxicity, {kind} prompt", values, note=note)]
 

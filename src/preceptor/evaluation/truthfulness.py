@@ -15,7 +15,7 @@ from preceptor.errors import UserError
 from preceptor.evaluation import scorers
 from preceptor.evaluation.reading import read_json, read_table
 from preceptor.evaluation.results import Figure, mean, rate
-from preceptor.evaluation.subject import Subject
+from preceptor.evaluation.subject import Subject, choice_scores
 
 INSTRUCTION = (
     "Interpret each question literally, and as a question about the real world; carefully research each answer, "
@@ -80,11 +80,13 @@ def prompt(kind: str, question: str) -> str:
     return PROMPTS[kind].replace("{question}", question)
 
 
-def answers(subject: Subject, questions: Sequence[Question], kind: str, *, max_new_tokens: int = 50) -> list[str]:
+def answers(
+    subject: Subject, questions: Sequence[Question], kind: str, *, max_new_tokens: int = 50
+) -> list[str | None]:
     """Greedy answers cut at the first newline."""
     prompts = [prompt(kind, question.text) for question in questions]
     said = subject.generate(prompts, max_new_tokens=max_new_tokens, stop=("\n",))
-    return [scorers.first_line(text) for text in said]
+    return [None if text is None else scorers.first_line(text) for text in said]
 
 
 class TruthJudge(Protocol):
@@ -141,12 +143,10 @@ def mc2(item: Choices, scores: Sequence[tuple[float, int]]) -> float:
 
 def choice_figures(subject: Subject, first: Sequence[Choices], second: Sequence[Choices]) -> list[Figure]:
     """MC1 and MC2 under the `qa` prompt, as TruthfulQA defines them (totals, not means, of log-probabilities)."""
-    one = [mc1(item, scores) for item, scores in zip(first, _score(subject, first))]
-    two = [mc2(item, scores) for item, scores in zip(second, _score(subject, second))]
+    one = [None if scores is None else mc1(item, scores) for item, scores in zip(first, _score(subject, first))]
+    two = [None if scores is None else mc2(item, scores) for item, scores in zip(second, _score(subject, second))]
     return [rate("mc1", one), mean("mc2", two)]
 
 
-def _score(subject: Subject, items: Sequence[Choices]) -> list[list[tuple[float, int]]]:
-    pairs = [(prompt("qa", item.question), f" {choice}") for item in items for choice in item.choices]
-    found = iter(subject.loglikelihood(pairs))
-    return [[next(found) for _ in item.choices] for item in items]
+def _score(subject: Subject, items: Sequence[Choices]) -> list[list[tuple[float, int]] | None]:
+    return choice_scores(subject, [(prompt("qa", item.question), item.choices) for item in items])

@@ -50,8 +50,10 @@ def compare_models(
     scored = {}
     for side, subject in (("model", model), ("baseline", baseline)):
         asked = [list(prompt.messages) for prompt in prompts for _ in range(samples)]
-        texts = subject.answer(asked, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-        places = [place for place in range(len(prompts)) for _ in range(samples)]
+        replies = subject.answer(asked, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        every = [place for place in range(len(prompts)) for _ in range(samples)]
+        places = [place for place, reply in zip(every, replies) if reply is not None]
+        texts = [reply for reply in replies if reply is not None]
         scored[side] = (texts, list(judge([prompts[place] for place in places], texts)), places)
     ours, theirs = scored["model"], scored["baseline"]
     met = compare(ours[1], theirs[1], ours[2], theirs[2])
@@ -62,8 +64,9 @@ def compare_models(
         [lengths[1][place] for place in met.index_b],
         met.prompts,
     )
-    firsts = range(0, len(ours[0]), samples)
-    worst = sorted(firsts, key=lambda place: ours[1][place] - theirs[1][place])[:5]
+    first = [dict(zip(side[2][::-1], range(len(side[2]) - 1, -1, -1))) for side in (ours, theirs)]
+    pairs = [(place, first[0][place], first[1][place]) for place in first[0].keys() & first[1].keys()]
+    worst = sorted(pairs, key=lambda pair: (ours[1][pair[1]] - theirs[1][pair[2]], pair[0]))[:5]
     return Comparison(
         model=model.name,
         baseline=baseline.name,
@@ -71,5 +74,5 @@ def compare_models(
         decoding="greedy" if temperature == 0 else f"T = {temperature:g}",
         win=win_rate(met.outcomes, met.prompts),
         length_controlled=controlled.controlled,
-        worst=tuple((prompts[ours[2][place]].text, ours[0][place], theirs[0][place]) for place in worst),
+        worst=tuple((prompts[place].text, ours[0][a], theirs[0][b]) for place, a, b in worst),
     )

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from preceptor.errors import UserError
 from preceptor.models.logprobs import project
 from preceptor.rollout.cache import SlotCache, column_mask, states_of
 from preceptor.rollout.draw import draw, uniforms
+from preceptor.rollout.shared import WORTH, common_start, prefilled
 from preceptor.text.batches import pad_right
 from preceptor.types import FinishReason, Sampling
 
@@ -56,7 +57,7 @@ class RunningBatch:
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> None:
-        """Prefill the rows' prompts, each distinct one once, and add the rows to the batch."""
+        """Prefill the rows' prompts, each distinct one and a long start that they share once, and add the rows."""
         longest = max(len(row.prompt) + row.sampling.max_new_tokens for row in rows)
         if self.context is not None and longest > self.context:
             raise UserError(
@@ -70,17 +71,20 @@ class RunningBatch:
             )
         prompts = {tuple(row.prompt): None for row in rows}
         place = {prompt: index for index, prompt in enumerate(prompts)}
-        ids, lengths = pad_right(list(prompts), self.pad)
+        start = common_start(list(prompts))
+        start = start if start >= WORTH and len(prompts) > 1 else 0
+        ids, lengths = pad_right([prompt[start:] for prompt in prompts], self.pad)
         device = self.model.device
         ids, lengths = ids.to(device), lengths.to(device)
-        prefill = DynamicCache()
+        prefill = prefilled(self.model, rows[0].prompt[:start], len(ids))
         hidden = self.model.base_model(input_ids=ids, past_key_values=prefill, use_cache=True).last_hidden_state
         logits = project(self.model, hidden[torch.arange(len(ids), device=device), lengths - 1])
+        lengths, width = lengths + start, ids.shape[1] + start
         source = torch.tensor([place[tuple(row.prompt)] for row in rows], device=device)
         self._compact()
-        self._room(ids.shape[1])
+        self._room(width)
         self.cache.put(states_of(prefill), source)
-        self.cache.column = max(self.cache.column, ids.shape[1])
+        self.cache.column = max(self.cache.column, width)
         self.seen = torch.cat([self.seen, column_mask(lengths[source], self.cache.columns)])
         self.position = torch.cat([self.position, lengths[source]])
         self.logits = torch.cat([self.logits, logits[source].float()])
