@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
 from preceptor.errors import UserError
 from preceptor.intake.releases import freeze, read_release, releases
 from preceptor.store import Workspace
-from preceptor.types import Completion, Demonstration, Labeler, Prompt, Ranking
+from preceptor.types import Completion, Demonstration, Labeler, Prompt, Ranking, Rubric
 
 
 @pytest.fixture
@@ -65,6 +66,23 @@ def test_rows_of_demonstrations_and_rankings(workspace):
         "ranks": [1, 2],
     }
     assert freeze(workspace, "rankings", cohort=None).rows == 4
+
+
+def test_evaluation_rankings_never_train_a_reward_model(workspace):
+    """Under the rubric for evaluation truth and harm come first; the reward model learns from helpfulness first."""
+    store = workspace.store
+    store.add_rubrics([Rubric(id="r-7", purpose="evaluation", version=7, text="Truth first.")])
+    (prompt,) = store.prompts(source="plain")
+    answers = tuple(answer.id for answer in store.completions(prompt_id=prompt.id))
+    for rubric in ("r-7", "evaluation-3"):  # the store knows the first, the second came with a file
+        made = Ranking.of(prompt.id, "in", answers, (2, 1), rubric=rubric)
+        store.add_rankings([replace(made, id=f"r_{rubric}")])
+    assert [row["ranks"] for row in read_release(freeze(workspace, "rankings"))] == [[1, 2], [1, 2]]
+    evaluation = freeze(workspace, "rankings", purpose="evaluation")
+    assert [row["ranks"] for row in read_release(evaluation)] == [[2, 1], [2, 1]]
+    assert freeze(workspace, "rankings", purpose=None).rows == 4
+    manifest = json.loads((workspace.root / "releases" / f"{evaluation.name}.json").read_text())
+    assert manifest["filters"]["purpose"] == "evaluation"
 
 
 def test_the_same_content_is_the_same_release(workspace):

@@ -6,6 +6,7 @@ import pytest
 from fastapi.routing import APIRoute
 from persons import PASSWORD, Person, fields_of, join, rank_next, rank_queue
 
+from preceptor.labelling.access import Window
 from preceptor.labelling.app import create_app
 from preceptor.store.accounts import hash_token
 from preceptor.store.queues import Queue
@@ -75,6 +76,31 @@ def test_every_route_with_every_role(app):
                 assert answer.status_code == 401 or answer.headers.get("location") == "/sign-in", what
             else:
                 assert answer.status_code == 403, what
+
+
+def test_a_window_takes_so_many_and_moves_on():
+    now = 100.0
+    window = Window(2, 10.0, clock=lambda: now)
+    assert window.hit("a")
+    assert window.left("a") == 1
+    now = 104.0
+    assert window.hit("a")
+    assert not window.hit("a")
+    assert window.left("a") == 0
+    assert window.left("b") == 2
+    assert window.wait("a") == 6.0
+    assert window.wait("b") == 0.0
+    now = 110.0  # the first is ten seconds old
+    assert window.left("a") == 1
+    assert window.hit("a")
+    assert not window.hit("a")
+    window.clear("a")
+    assert window.left("a") == 2
+    for number in range(50):
+        window.hit(f"k{number}")
+    now = 130.0
+    assert window.left("other") == 2
+    assert window._hits == {}  # nothing is kept of those who are gone
 
 
 def test_a_candidate_on_trial_sees_only_the_trial(app, researcher):

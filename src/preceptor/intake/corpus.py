@@ -10,6 +10,7 @@ from pathlib import Path
 import zstandard
 
 from preceptor.errors import UserError
+from preceptor.intake.disk import writing
 from preceptor.intake.files import stem
 from preceptor.intake.progress import watch
 from preceptor.intake.readers import read_documents
@@ -43,12 +44,13 @@ def import_corpus(
         raise UserError(f"{name!r} cannot name a corpus; use letters, digits, dot, dash and underscore (--name)")
     report = Report(kind="documents")
     folder = workspace.root / "corpus"
-    folder.mkdir(exist_ok=True)
     temporary = folder / f".{name}-{os.getpid()}.new"
     try:
-        with watch(paths, "import corpus", progress) as seen:
-            digest, size = _write(temporary, _documents(paths, map, report, seen.read))
-        _record(workspace, name, temporary, digest, size, report)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            with watch(paths, "import corpus", progress) as seen:
+                digest, size = _write(temporary, _documents(paths, map, report, seen.read))
+            _record(workspace, name, temporary, digest, size, report)
     finally:
         temporary.unlink(missing_ok=True)
     return report

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import UserError
+from preceptor.intake.disk import writing
 from preceptor.intake.releases import BATCH, KINDS, Kind
 from preceptor.store import Workspace
 from preceptor.types import Completion, Labeler, Message, Prompt, Ranking
@@ -101,15 +102,14 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     temporary = path.with_name(f".{path.name}-{os.getpid()}.new")
     count = 0
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with writing(path):
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                for row in rows:
+                    file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+                    count += 1
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return count

@@ -8,6 +8,7 @@ a row with nothing to learn from gives a Skip (it is counted, the import goes on
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from preceptor.types import Message
@@ -60,12 +61,16 @@ Records = Iterator[Record | Skip]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`keys`: alternatives; the format is recognised where every key of one alternative is in the row."""
+    """`keys`: alternatives; the format is recognised where every key of one alternative is in the row.
+
+    `gather` is for formats that spread one thing over several rows: it makes one row of them.
+    """
 
     name: str
     keys: tuple[tuple[str, ...], ...]
     records: Callable[[Row], Records]
     check: Callable[[Row], bool] = lambda row: True
+    gather: Callable[[Path, Iterator[Any]], Iterator[Any]] = lambda path, rows: rows
 
     def matches(self, row: Any) -> bool:
         return (

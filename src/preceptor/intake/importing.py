@@ -14,6 +14,7 @@ from typing import Any
 
 from preceptor.errors import UserError
 from preceptor.intake.dedup import THRESHOLD, CommonPrefix, NearDuplicates
+from preceptor.intake.disk import writing
 from preceptor.intake.files import stem
 from preceptor.intake.formats import Record, Skip
 from preceptor.intake.language import guess_language
@@ -139,7 +140,8 @@ def _import(
         raise UserError("no file to import; name one or more")
     report = Report(kind=kind)
     with Spool(workspace.root) as spool, watch(paths, f"import {kind}", progress) as seen:
-        _gather(spool, report, paths, format, map, user, source, shares, check, seen)
+        with writing(workspace.root):
+            _gather(spool, report, paths, format, map, user, source, shares, check, seen)
         if not len(spool) and not report.skipped:
             raise UserError(f"{paths[0]}: no rows in it; there is nothing to import")
         if not len(spool) and set(report.skipped) <= {"no answer", "no ranks"}:

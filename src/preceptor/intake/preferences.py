@@ -180,8 +180,11 @@ def _tree(row: Row) -> Records:
     Ranks count from 0 in the file; equal ranks stay ties. Where only some siblings are ranked, the others are left
     out of the ranking. Without ranks the first reply is kept as a demonstration.
     """
-    tree = string(row.get("message_tree_id", ""), "'message_tree_id'")
-    root = get(row, "prompt")
+    yield from records_of_tree(string(row.get("message_tree_id", ""), "'message_tree_id'"), get(row, "prompt"))
+
+
+def records_of_tree(tree: str, root: Row) -> Records:
+    """The records of the tree named `tree` below its first message."""
     waiting: list[tuple[tuple[Message, ...], Row]] = [((), root)]
     while waiting:
         before, node = waiting.pop()

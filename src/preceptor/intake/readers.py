@@ -9,10 +9,11 @@ from typing import Any
 from preceptor.errors import UserError
 from preceptor.intake.files import Progress, Row, read_rows, suffix
 from preceptor.intake.formats import INSTRUCTIONS, PLAIN, BadRow, Format, Record, Skip, get
+from preceptor.intake.labelling_tools import TOOLS
 from preceptor.intake.own import OWN
 from preceptor.intake.preferences import RANKED
 
-FORMATS = (*RANKED, *INSTRUCTIONS, OWN, *PLAIN)
+FORMATS = (*RANKED, *TOOLS, *INSTRUCTIONS, OWN, *PLAIN)
 LOOK_AT = 20  # rows that detection looks at
 BLOCK = 8000  # characters of plain text that are read together
 MAPPED = ("id", "prompt", "messages", "prompt_id", "user_id", "use_case", "source", "split", "consent", "meta")
@@ -43,7 +44,7 @@ def read_records(
         first = list(islice(rows, LOOK_AT))
         chosen = detect(path, first)
         rows = chain(first, rows)
-    for row in rows:
+    for row in chosen.gather(path, rows):
         if not isinstance(row.value, Mapping):
             raise UserError(f"{path}: row {row.number}: is {type(row.value).__name__}, not an object with keys")
         try:

@@ -19,9 +19,10 @@ from typing import Any, Literal
 import zstandard
 
 from preceptor.errors import UserError
+from preceptor.intake.disk import writing
 from preceptor.intake.pii import mask
 from preceptor.store import Workspace
-from preceptor.types import Prompt, Release
+from preceptor.types import Prompt, Purpose, Release
 
 Kind = Literal["demonstrations", "rankings", "prompts"]
 KINDS: tuple[Kind, ...] = ("demonstrations", "rankings", "prompts")
@@ -35,6 +36,7 @@ def freeze(
     *,
     split: str = "train",
     cohort: str | None = "training",
+    purpose: Purpose | None = "training",
     source: str | None = None,
     name: str | None = None,
     mask_personal_data: bool = True,
@@ -42,9 +44,11 @@ def freeze(
     """Write what the store holds of `kind` to a file that does not change any more, and record it.
 
     Only prompts whose user consented go in. `cohort` (None: all) chooses the labelers of demonstrations and rankings,
-    `source` (None: all) the prompts. In the training split, personal data that `pii.find` finds is masked. The same
-    content gives the same release: nothing is written twice. The path of the release that is returned is absolute;
-    the database and the manifest keep it relative to the workspace.
+    `purpose` (None: all) the rubric of rankings, `source` (None: all) the prompts. A ranking made under a rubric for
+    evaluation, where truth and harm come first, so never trains a reward model unless it is asked for. In the
+    training split, personal data that `pii.find` finds is masked. The same content gives the same release: nothing is
+    written twice. The path of the release that is returned is absolute; the database and the manifest keep it
+    relative to the workspace.
     Raises UserError where there is nothing to freeze or `name` belongs to other content.
     """
     if kind not in KINDS:
@@ -52,16 +56,20 @@ def freeze(
     filters = {"split": split, "consent": True, "source": source, "masked": mask_personal_data and split == "train"}
     if kind != "prompts":
         filters["cohort"] = cohort
+    if kind == "rankings":
+        filters["purpose"] = purpose
     folder = workspace.root / "releases"
-    folder.mkdir(exist_ok=True)
     temporary = folder / f".{kind}-{split}-{os.getpid()}.new"
     try:
-        found = _rows(workspace, kind, split, cohort, source)
-        sha256, rows = _write_rows(temporary, map(_masked, found) if filters["masked"] else found)
-        if rows == 0:
-            chosen = ", ".join(f"{key} {filters[key]}" for key in ("split", "source", "cohort") if filters.get(key))
-            raise UserError(f"no {kind} to freeze ({chosen}); import some, or choose another split, source or cohort")
-        return _record(workspace, temporary, kind, sha256, rows, filters, name)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            found = _rows(workspace, kind, split, cohort, source, purpose)
+            sha256, rows = _write_rows(temporary, map(_masked, found) if filters["masked"] else found)
+            if rows == 0:
+                names = ("split", "source", "cohort", "purpose")
+                chosen = ", ".join(f"{key} {filters[key]}" for key in names if filters.get(key))
+                raise UserError(f"no {kind} to freeze ({chosen}); import some, or choose another {', '.join(names)}")
+            return _record(workspace, temporary, kind, sha256, rows, filters, name)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -82,14 +90,17 @@ def _record(
     known = {old.name: old for old in workspace.store.releases()}.get(name)
     if known is not None and known != release:
         raise UserError(f"the release {name!r} exists with other content; choose another name")
-    temporary.replace(path)
     manifest = path.with_suffix(".json")
-    if known is None or not manifest.is_file():
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps(asdict(release) | {"filters": filters, "created": created}, indent=1, ensure_ascii=False)
-        new = manifest.with_name(f".{manifest.name}.new")
-        new.write_text(text + "\n", encoding="utf-8")
-        new.replace(manifest)
+    new = manifest.with_name(f".{manifest.name}.new")
+    try:
+        if known is None or not manifest.is_file():
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            text = json.dumps(asdict(release) | {"filters": filters, "created": created}, indent=1, ensure_ascii=False)
+            new.write_text(text + "\n", encoding="utf-8")
+            new.replace(manifest)  # before the rows: rows without a manifest cannot be read
+        temporary.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
     if known is None:
         workspace.store.add_release(release, filters)
     return replace(release, path=str(path))
@@ -175,13 +186,13 @@ def _documents(path: Path) -> Iterator[str]:
 
 
 def _rows(
-    workspace: Workspace, kind: Kind, split: str, cohort: str | None, source: str | None
+    workspace: Workspace, kind: Kind, split: str, cohort: str | None, source: str | None, purpose: Purpose | None
 ) -> Iterator[dict[str, Any]]:
     if kind == "prompts":
         return map(_prompt_row, workspace.store.prompts(split=split, source=source, consented=True))
     if kind == "demonstrations":
         return _demonstration_rows(workspace, split, cohort, source)
-    return _ranking_rows(workspace, split, cohort, source)
+    return _ranking_rows(workspace, split, cohort, source, purpose)
 
 
 def _prompt_row(prompt: Prompt) -> dict[str, Any]:
@@ -211,10 +222,17 @@ def _demonstration_rows(
         }
 
 
-def _ranking_rows(workspace: Workspace, split: str, cohort: str | None, source: str | None) -> Iterator[dict[str, Any]]:
+def _ranking_rows(
+    workspace: Workspace, split: str, cohort: str | None, source: str | None, purpose: Purpose | None
+) -> Iterator[dict[str, Any]]:
     cohorts = {labeler.id: labeler.cohort for labeler in workspace.store.labelers()}
+    purposes = {rubric.id: rubric.purpose for rubric in workspace.store.rubrics()}
     found = workspace.store.rankings(split=split, cohort=cohort)
-    wanted = ((ranking, prompt) for ranking, prompt in found if _wanted(prompt, source))
+    wanted = (
+        (ranking, prompt)
+        for ranking, prompt in found
+        if _wanted(prompt, source) and purpose in (None, _purpose(ranking.rubric, purposes))
+    )
     while batch := list(islice(wanted, BATCH)):
         ids = sorted({key for ranking, _ in batch for key in ranking.completion_ids})
         completions = {completion.id: completion for completion in workspace.store.completions(ids=ids)}
@@ -230,6 +248,11 @@ def _ranking_rows(workspace: Workspace, split: str, cohort: str | None, source: 
                 "models": [answer.model_id for answer in answers],
                 "ranks": list(ranking.ranks),
             }
+
+
+def _purpose(rubric: str, purposes: Mapping[str, Purpose]) -> Purpose:
+    """What a rubric is for; one that the store does not know (imported labels) tells by its name."""
+    return purposes.get(rubric, "evaluation" if rubric.startswith("evaluation") else "training")
 
 
 def _masked(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,17 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Annotated, Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from fastapi import Depends, Request
 from fastapi.responses import Response
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import UploadFile
 
 from preceptor.store.accounts import SESSION_SECONDS, Accounts, User
@@ -42,6 +42,57 @@ class TooMany(Exception):
         self.seconds = seconds
 
 
+class Window:
+    """At most `most` hits in any `seconds`, for each key. Counters live in memory and are dropped when they are empty.
+
+    The clock is monotonic: setting the machine's clock neither frees nor blocks anybody. Not the `limits` package:
+    its memory storage starts a thread for every hit.
+    """
+
+    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic):
+        self.most = most
+        self.seconds = seconds
+        self.clock = clock
+        self._hits: dict[str, deque[float]] = {}
+        self._lock = Lock()
+        self._swept = clock()
+
+    def hit(self, key: str) -> bool:
+        """Count one. False, and nothing counted, where the window is full."""
+        with self._lock:
+            hits = self._recent(key)
+            if len(hits) >= self.most:
+                return False
+            hits.append(self.clock())
+            self._hits[key] = hits
+            return True
+
+    def left(self, key: str) -> int:
+        """How many more the window takes now."""
+        with self._lock:
+            return self.most - len(self._recent(key))
+
+    def wait(self, key: str) -> float:
+        """Seconds until the window takes one more."""
+        with self._lock:
+            hits = self._recent(key)
+            return hits[0] + self.seconds - self.clock() if len(hits) >= self.most else 0.0
+
+    def clear(self, key: str) -> None:
+        with self._lock:
+            self._hits.pop(key, None)
+
+    def _recent(self, key: str) -> deque[float]:
+        since = self.clock() - self.seconds
+        if self._swept < since:  # once a window: keys that nobody uses any more
+            self._hits = {name: hits for name, hits in self._hits.items() if hits and hits[-1] > since}
+            self._swept = self.clock()
+        hits = self._hits.get(key, deque())
+        while hits and hits[0] <= since:
+            hits.popleft()
+        return hits
+
+
 class Gate:
     """Passwords (argon2id), cookies and the counters of tries. One of these per app; counters live in memory."""
 
@@ -54,10 +105,9 @@ class Gate:
         self.pause_minutes = pause
         self._hasher = PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex(16))
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._writes = RateLimitItemPerMinute(writes_per_minute)
-        self._signin = RateLimitItemPerMinute(tries, pause)
-        self._per_address = RateLimitItemPerMinute(20 * tries, pause)
+        self._writes = Window(writes_per_minute, 60.0)
+        self._signin = Window(tries, 60.0 * pause)
+        self._per_address = Window(20 * tries, 60.0 * pause)
 
     def hash(self, password: str) -> str:
         return self._hasher.hash(password)
@@ -73,20 +123,18 @@ class Gate:
         return user is not None and user.state != "disabled"
 
     def tries_left(self, email: str, address: str) -> int:
-        left = self._limiter.get_window_stats(self._signin, "sign-in", email).remaining
-        return min(left, self._limiter.get_window_stats(self._per_address, "sign-in", address).remaining)
+        return min(self._signin.left(email), self._per_address.left(address))
 
     def count_failure(self, email: str, address: str) -> None:
-        self._limiter.hit(self._signin, "sign-in", email)
-        self._limiter.hit(self._per_address, "sign-in", address)
+        self._signin.hit(email)
+        self._per_address.hit(address)
 
     def forget_failures(self, email: str) -> None:
-        self._limiter.clear(self._signin, "sign-in", email)
+        self._signin.clear(email)
 
     def count_write(self, who: str) -> None:
-        if not self._limiter.hit(self._writes, "write", who):
-            reset = self._limiter.get_window_stats(self._writes, "write", who).reset_time
-            raise TooMany(max(1, round(reset - self.accounts.now())))
+        if not self._writes.hit(who):
+            raise TooMany(max(1, round(self._writes.wait(who))))
 
     def set_session(self, response: Response, token: str) -> None:
         self._set(response, self.session_cookie, token, int(SESSION_SECONDS))

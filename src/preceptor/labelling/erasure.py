@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from preceptor.errors import UserError
+from preceptor.intake.disk import writing
 from preceptor.labelling.access import Admin, Posted, form_body
 from preceptor.labelling.pages import render
 from preceptor.store import Workspace
@@ -57,7 +58,8 @@ def delete_user(workspace: Workspace, user_id: str, actor: str) -> Reach:
     for release in workspace.store.releases():
         path = workspace.root / release.path
         if release.name in found.releases:
-            known[release.name] = _rewrite(path, user_id, ids)
+            with writing(path):
+                known[release.name] = _rewrite(path, user_id, ids)
         elif path.is_file() and (about := _manifest(path)) and about["sha256"] != release.sha256:
             known[release.name] = about["sha256"], about["rows"]
     erase(workspace.store, user_id, actor, known)

@@ -15,6 +15,9 @@ from preceptor.labelling.guard import LOOPBACK
 from preceptor.store import Workspace
 
 LINK_SECONDS = 86400.0
+# an idle connection lives longer than the pause between two submissions, and than the 60 s of common proxies: closed
+# earlier, it may close just as a form is on its way
+KEEP_ALIVE_SECONDS = 75
 
 
 def build(workspace: Workspace, config: WebConfig, extend: Callable[[FastAPI], None] | None = None) -> FastAPI:
@@ -62,7 +65,9 @@ def serve(
             print("Signing in needs HTTPS: put a proxy with TLS in front of this address.", flush=True)
         if link := admin_link(app, address):
             print(f"No admin yet. Make the first account here, once, within a day: {link}", flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE_SECONDS
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -33,10 +33,7 @@ def load(request: Request, item: str, user: User) -> Assignment:
 
 def draft_of(request: Request, found: Assignment, tab: str = "") -> Draft:
     """The draft, on top of what was submitted before where this is a second version."""
-    draft = request.app.state.labelling.draft(found.id, tab)
-    before = request.app.state.labelling.standing(found.id)
-    fields = dict(before.body.get("fields", {})) if before else {}
-    return Draft(fields=fields | dict(draft.fields), revision=draft.revision, saved_at=draft.saved_at)
+    return request.app.state.labelling.draft_on_top(found.id, tab)
 
 
 def letters(found: Assignment) -> str:

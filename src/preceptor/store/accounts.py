@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from preceptor.store.connect import DatabaseFailure
 from preceptor.store.schema import Row, labelers
 from preceptor.store.schema_labelling import audit, invites, screening_members, sessions, users
+from preceptor.store.statements import SESSION, USERS
 from preceptor.store.store import Store
 from preceptor.types import Labeler
 
@@ -100,7 +101,7 @@ class Accounts:
 
     def users(self) -> list[User]:
         with self.store.read() as connection:
-            return [User(**row) for row in connection.execute(_USERS.order_by(users.c.pseudonym)).mappings()]
+            return [User(**row) for row in connection.execute(USERS.order_by(users.c.pseudonym)).mappings()]
 
     def trouble(self) -> str:
         """The name of the error with which the database answers; empty where all is well."""
@@ -117,7 +118,7 @@ class Accounts:
 
     def _user(self, condition: Any) -> User | None:
         with self.store.read() as connection:
-            row = connection.execute(_USERS.where(condition)).mappings().first()
+            row = connection.execute(USERS.where(condition)).mappings().first()
         return User(**row) if row else None
 
     def change_user(self, user_id: str, actor: str, **values: Any) -> None:
@@ -284,17 +285,8 @@ class Accounts:
     def find_session(self, token: str) -> tuple[User, str] | None:
         """The user and session id behind a cookie; none where it is unknown, ended, or the account disabled."""
         now = self.now()
-        live = (
-            sessions.c.token_hash == hash_token(token),
-            sessions.c.revoked_at.is_(None),
-            sessions.c.expires_at > now,
-            users.c.state != "disabled",
-        )
-        query = _USERS.add_columns(sessions.c.id.label("session_id"), sessions.c.seen_at).join(
-            sessions, sessions.c.user_id == users.c.id
-        )
         with self.store.read() as connection:
-            row = connection.execute(query.where(*live)).mappings().first()
+            row = connection.execute(SESSION, {"token_hash": hash_token(token), "now": now}).mappings().first()
         if row is None:
             return None
         values = dict(row)
@@ -330,13 +322,6 @@ class Accounts:
     def _revoke(self, connection: Connection, condition: Any) -> int:
         live = update(sessions).where(condition, sessions.c.revoked_at.is_(None))
         return connection.execute(live.values(revoked_at=self.now())).rowcount
-
-
-_USERS = select(
-    *[users.c[name] for name in ("id", "email", "name", "pseudonym", "role", "state")],
-    *[users.c[name] for name in ("labeler_id", "password_hash", "settings", "created_at")],
-    labelers.c.cohort,
-).join(labelers, users.c.labeler_id == labelers.c.id)
 
 
 def normal_email(email: str) -> str:

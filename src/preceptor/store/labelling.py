@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from preceptor.errors import UserError
 from preceptor.store import schema
@@ -18,6 +18,23 @@ from preceptor.store.accounts import new_id
 from preceptor.store.queues import Queue
 from preceptor.store.schema import Row
 from preceptor.store.schema_labelling import assignments, drafts, queues, submissions, tasks
+from preceptor.store.statements import (
+    ASSIGNMENT,
+    BY_KEY,
+    CHANGE,
+    CHANGE_TASK,
+    COMPLETIONS,
+    DONE,
+    DRAFTS,
+    DRAFTS_OF_PAGE,
+    DROP_DRAFTS,
+    DROP_SEEN_DRAFTS,
+    OWN,
+    SAVE,
+    STANDING,
+    SUBMIT,
+    TASK,
+)
 from preceptor.store.store import Store, completion_of, prompt_of
 from preceptor.types import Completion, Demonstration, Prompt, Ranking, Rating
 
@@ -90,26 +107,21 @@ class Labelling:
 
     def assignment(self, assignment_id: str, labeler_id: str) -> Assignment:
         """The labeler's own item. Raises LookupError for an unknown id and for somebody else's alike."""
-        query = select(assignments, tasks.c.prompt_id, tasks.c.queue_id, tasks.c.wanted)
-        query = query.add_columns(tasks.c.state.label("task_state"))
-        query = query.join(tasks, assignments.c.task_id == tasks.c.id)
-        query = query.where(assignments.c.id == assignment_id, assignments.c.labeler_id == labeler_id)
         with self.store.read() as connection:
-            row = connection.execute(query).mappings().first()
+            row = connection.execute(ASSIGNMENT, {"item": assignment_id, "labeler": labeler_id}).mappings().first()
             if row is None:
                 raise LookupError(assignment_id)
-            queue = connection.execute(select(queues).where(queues.c.id == row["queue_id"])).mappings().one()
-            prompt = connection.execute(select(schema.prompts).where(schema.prompts.c.id == row["prompt_id"]))
-            prompt = prompt.mappings().first()
-            table = schema.completions
-            found = connection.execute(select(table).where(table.c.id.in_(row["shown"]))).mappings()
+            own = _part(row, "assignment")
+            found = connection.execute(COMPLETIONS, {"ids": own["shown"]}).mappings() if own["shown"] else ()
             by_id = {item["id"]: completion_of(item) for item in found}
-        kept = ("id", "task_id", "labeler_id", "state", "task_state", "wanted", "opened_at", "expires_at", "seconds")
+        kept = ("id", "task_id", "labeler_id", "state", "opened_at", "expires_at", "seconds", "version", "revision")
         return Assignment(
-            **{name: row[name] for name in (*kept, "version", "revision")},
-            queue=Queue(**queue),
-            prompt=prompt_of(prompt) if prompt else None,
-            completions=tuple(by_id[key] for key in row["shown"]),
+            **{name: own[name] for name in kept},
+            task_state=row["task.state"],
+            wanted=row["task.wanted"],
+            queue=Queue(**_part(row, "queue")),
+            prompt=prompt_of(_part(row, "prompt")) if row["prompt.id"] else None,
+            completions=tuple(by_id[key] for key in own["shown"]),
         )
 
     def in_hand(self, labeler_id: str) -> list[Row]:
@@ -129,26 +141,21 @@ class Labelling:
 
     def draft(self, assignment_id: str, tab: str = "") -> Draft:
         """The newest draft of every page, merged. With `tab` that tab's own pages win over newer ones."""
-        query = select(drafts).where(drafts.c.assignment_id == assignment_id).order_by(drafts.c.revision)
         with self.store.read() as connection:
-            rows = connection.execute(query).mappings().all()
-        fields: dict[str, str] = {}
-        for row in sorted(rows, key=lambda row: (row["tab"] == tab, row["revision"])):
-            fields |= row["fields"]
-        return Draft(
-            fields={name: value for name, value in fields.items() if value != ""},
-            revision=max((row["revision"] for row in rows), default=0),
-            saved_at=max((row["saved_at"] for row in rows), default=None),
-        )
+            return self._draft(connection, assignment_id, tab)
 
     def standing(self, assignment_id: str) -> Submitted | None:
         """The newest version of this item that was submitted and not undone."""
-        query = select(submissions).where(
-            submissions.c.assignment_id == assignment_id, submissions.c.withdrawn_at.is_(None)
-        )
         with self.store.read() as connection:
-            row = connection.execute(query.order_by(submissions.c.version.desc())).mappings().first()
-        return _submitted(row) if row else None
+            return self._standing(connection, assignment_id)
+
+    def draft_on_top(self, assignment_id: str, tab: str = "") -> Draft:
+        """The draft, on top of what was submitted before where this is a second version."""
+        with self.store.read() as connection:
+            draft = self._draft(connection, assignment_id, tab)
+            before = self._standing(connection, assignment_id)
+        fields = dict(before.body.get("fields", {})) if before else {}
+        return Draft(fields=fields | dict(draft.fields), revision=draft.revision, saved_at=draft.saved_at)
 
     def by_key(self, assignment_id: str, key: str) -> Submitted | None:
         """The submission that a form with this key made before."""
@@ -205,27 +212,25 @@ class Labelling:
             row = self._own(connection, assignment_id, labeler_id)
             if row["state"] not in ("held", "submitted"):
                 raise UserError("This item is closed: you skipped or reported it. Take that back under My history.")
-            of_page = (drafts.c.assignment_id == assignment_id) & (drafts.c.page == page)
-            others = select(drafts.c.revision, drafts.c.saved_at).where(of_page, drafts.c.tab != tab)
-            own_tab = connection.execute(select(drafts).where(of_page, drafts.c.tab == tab)).mappings().first()
+            saved = connection.execute(DRAFTS_OF_PAGE, {"item": assignment_id, "on_page": page}).mappings().all()
+            own_tab = next((found for found in saved if found["tab"] == tab), None)
             if own_tab and own_tab["sequence"] > sequence:
                 return Draft(fields=own_tab["fields"], revision=own_tab["revision"], saved_at=own_tab["saved_at"])
             if late and row["state"] == "submitted" and (done := self._submitted_by(connection, assignment_id, tab)):
                 return Draft(fields=done.body.get("fields", {}), revision=revision, saved_at=done.at)
-            newer = [found for found in connection.execute(others) if found.revision > revision]
-            connection.execute(delete(drafts).where(of_page, (drafts.c.tab == tab) | (drafts.c.revision <= revision)))
+            newer = [found["saved_at"] for found in saved if found["tab"] != tab and found["revision"] > revision]
+            if len(newer) < len(saved):
+                which = {"item": assignment_id, "on_page": page, "of_tab": tab, "seen": revision}
+                connection.execute(DROP_SEEN_DRAFTS, which)
             number, now = row["revision"] + 1, self.now()
             values = {"assignment_id": assignment_id, "page": page, "tab": tab, "revision": number}
             values |= {"sequence": sequence, "fields": dict(fields), "saved_at": now}
-            connection.execute(insert(drafts).values(values))
-            self._touch(connection, row, spent, revision=number)
-            lease = connection.execute(
-                select(queues.c.lease_minutes).join(tasks).where(tasks.c.id == row["task_id"])
-            ).scalar_one()
+            connection.execute(SAVE, values)
+            changes = {"revision": number}
             if row["state"] == "held" and row["expires_at"] > now:  # work goes on, so the hold does; a lapsed one stays
-                longer = update(assignments).where(assignments.c.id == assignment_id)
-                connection.execute(longer.values(expires_at=max(row["expires_at"], now + 60 * lease)))
-        rival = max((found.saved_at for found in newer), default=None)
+                changes["expires_at"] = max(row["expires_at"], now + 60 * row["lease_minutes"])
+            self._touch(connection, row, spent, **changes)
+        rival = max(newer, default=None)
         return Draft(fields=dict(fields), revision=number, saved_at=now, rival=rival)
 
     def submit(
@@ -250,7 +255,8 @@ class Labelling:
             version, now = own["version"] + 1, self.now()
             seconds = self._touch(connection, own, spent, version=version, state="submitted")
             written = rows(version, seconds)
-            self._retire(connection, assignment_id)
+            if own["version"]:
+                self._retire(connection, assignment_id)
             self._write(connection, written)
             row = {
                 "id": new_id("e"),
@@ -265,8 +271,8 @@ class Labelling:
                 "seconds": seconds,
                 "at": now,
             }
-            connection.execute(insert(submissions).values(row))
-            connection.execute(delete(drafts).where(drafts.c.assignment_id == assignment_id))
+            connection.execute(SUBMIT, row)
+            connection.execute(DROP_DRAFTS, {"item": assignment_id})
             done, wanted = self._settle(connection, own["task_id"])
         return Submitted(id=row["id"], version=version, at=now, second=done > wanted and version == 1, kind=kind)
 
@@ -296,9 +302,9 @@ class Labelling:
                 "seconds": seconds,
                 "at": now,
             }
-            connection.execute(insert(submissions).values(row))
+            connection.execute(SUBMIT, row)
             if kind == "report":
-                connection.execute(update(tasks).where(tasks.c.id == own["task_id"]).values(state="halted"))
+                connection.execute(CHANGE_TASK, {"task": own["task_id"], "state": "halted"})
         return Submitted(id=row["id"], version=version, at=now, kind=kind)
 
     def take_back(self, submission_id: str, labeler_id: str) -> str:
@@ -319,7 +325,7 @@ class Labelling:
             connection.execute(
                 update(submissions).where(submissions.c.assignment_id == own["id"]).values(withdrawn_at=now)
             )
-            connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(state="held"))
+            connection.execute(CHANGE, {"item": own["id"], "state": "held"})
             self._reopen(connection, own, found, now)
         return own["id"]
 
@@ -328,46 +334,51 @@ class Labelling:
     def _reopen(self, connection: Connection, own: Row, found: Row, now: float) -> None:
         """After an undo: the lease runs again if the place is free, and what was said is a draft again."""
         if found["kind"] == "report":
-            connection.execute(update(tasks).where(tasks.c.id == own["task_id"]).values(state="open"))
-        lease = select(queues.c.lease_minutes).join(tasks).where(tasks.c.id == own["task_id"])
-        until = now + 60 * connection.execute(lease).scalar_one()
-        connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(expires_at=until))
+            connection.execute(CHANGE_TASK, {"task": own["task_id"], "state": "open"})
+        changes = {"item": own["id"], "expires_at": now + 60 * own["lease_minutes"]}
         if fields := found["body"].get("fields"):
-            number = own["revision"] + 1
+            number = changes["revision"] = own["revision"] + 1
             draft = {"assignment_id": own["id"], "page": "", "tab": "", "revision": number, "sequence": 0}
-            connection.execute(insert(drafts).values(draft | {"fields": fields, "saved_at": now}))
-            connection.execute(update(assignments).where(assignments.c.id == own["id"]).values(revision=number))
+            connection.execute(SAVE, draft | {"fields": fields, "saved_at": now})
+        connection.execute(CHANGE, changes)
         self._settle(connection, own["task_id"])
 
     def _own(self, connection: Connection, assignment_id: str, labeler_id: str) -> Row:
-        query = select(assignments).where(assignments.c.id == assignment_id, assignments.c.labeler_id == labeler_id)
-        row = connection.execute(query.with_for_update()).mappings().first()
+        row = connection.execute(OWN, {"item": assignment_id, "labeler": labeler_id}).mappings().first()
         if row is None:
             raise LookupError(assignment_id)
         return row
 
     def _by_key(self, connection: Connection, assignment_id: str, key: str) -> Submitted | None:
-        query = select(submissions).where(submissions.c.assignment_id == assignment_id, submissions.c.key == key)
-        row = connection.execute(query).mappings().first()
+        row = connection.execute(BY_KEY, {"item": assignment_id, "of_key": key}).mappings().first()
         return _submitted(row, fresh=False) if row else None
 
-    def _submitted_by(self, connection: Connection, assignment_id: str, tab: str) -> Submitted | None:
-        query = select(submissions).where(
-            submissions.c.assignment_id == assignment_id, submissions.c.withdrawn_at.is_(None)
+    def _draft(self, connection: Connection, assignment_id: str, tab: str) -> Draft:
+        rows = connection.execute(DRAFTS, {"item": assignment_id}).mappings().all()
+        fields: dict[str, str] = {}
+        for row in sorted(rows, key=lambda row: (row["tab"] == tab, row["revision"])):
+            fields |= row["fields"]
+        return Draft(
+            fields={name: value for name, value in fields.items() if value != ""},
+            revision=max((row["revision"] for row in rows), default=0),
+            saved_at=max((row["saved_at"] for row in rows), default=None),
         )
-        row = connection.execute(query.order_by(submissions.c.version.desc())).mappings().first()
-        return _submitted(row) if row and row["body"].get("tab") == tab else None
+
+    def _standing(self, connection: Connection, assignment_id: str) -> Submitted | None:
+        row = connection.execute(STANDING, {"item": assignment_id}).mappings().first()
+        return _submitted(row) if row else None
+
+    def _submitted_by(self, connection: Connection, assignment_id: str, tab: str) -> Submitted | None:
+        done = self._standing(connection, assignment_id)
+        return done if done and done.body.get("tab") == tab else None
 
     def _touch(self, connection: Connection, own: Row, spent: float | None, **values: Any) -> float:
         """Add to the time on task. What the page says is believed up to the time that passed on the server."""
         now = self.now()
         passed = max(0.0, now - own["touched_at"])
         seconds = own["seconds"] + (min(passed, AWAY_SECONDS) if spent is None else min(max(0.0, spent), passed))
-        connection.execute(
-            update(assignments)
-            .where(assignments.c.id == own["id"])
-            .values(seconds=seconds, touched_at=max(now, own["touched_at"]), **values)
-        )
+        moment = max(now, own["touched_at"])
+        connection.execute(CHANGE, {"item": own["id"], "seconds": seconds, "touched_at": moment, **values})
         return seconds
 
     def _write(self, connection: Connection, rows: Rows) -> None:
@@ -396,15 +407,17 @@ class Labelling:
 
     def _settle(self, connection: Connection, task_id: str) -> tuple[int, int]:
         """Close an item that has its labels, open one that lost some. Returns (labels there, labels wanted)."""
-        there = select(func.count()).select_from(assignments)
-        done = connection.execute(
-            there.where(assignments.c.task_id == task_id, assignments.c.state == "submitted")
-        ).scalar_one()
-        task = connection.execute(select(tasks.c.wanted, tasks.c.state).where(tasks.c.id == task_id)).one()
+        task = connection.execute(TASK, {"task": task_id}).one()  # locked, so that two at once count each other
+        done = connection.execute(DONE, {"task": task_id}).scalar_one()
         state = "done" if done >= task.wanted else "open"
         if task.state != "halted" and task.state != state:
-            connection.execute(update(tasks).where(tasks.c.id == task_id).values(state=state))
+            connection.execute(CHANGE_TASK, {"task": task_id, "state": state})
         return done, task.wanted
+
+
+def _part(row: Row, name: str) -> dict[str, Any]:
+    """The columns of one table in a row that joins several."""
+    return {key[len(name) + 1 :]: value for key, value in row.items() if key.startswith(f"{name}.")}
 
 
 def _submitted(row: Row, fresh: bool = True) -> Submitted:

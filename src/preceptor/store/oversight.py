@@ -13,6 +13,7 @@ from preceptor.store.accounts import Accounts
 from preceptor.store.schema import Row
 from preceptor.store.schema_labelling import assignments, queues, rubric_notes, screening_scores, submissions, tasks
 from preceptor.store.schema_labelling import users as users_table
+from preceptor.store.statements import RUBRIC
 from preceptor.store.store import Store, prompt_of
 from preceptor.types import Prompt, Purpose, Rubric
 
@@ -51,7 +52,9 @@ class Oversight:
     # -- guides ---------------------------------------------------------------------------------------------
 
     def rubric(self, rubric_id: str) -> Rubric | None:
-        return next((rubric for rubric in self.store.rubrics() if rubric.id == rubric_id), None)
+        with self.store.read() as connection:
+            row = connection.execute(RUBRIC, {"rubric": rubric_id}).mappings().first()
+        return Rubric(**{name: row[name] for name in ("id", "purpose", "version", "text")}) if row else None
 
     def rubric_notes(self) -> list[Row]:
         """Every guide with what changed in it, by whom and when; the newest first."""

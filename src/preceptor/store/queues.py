@@ -8,12 +8,20 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, select, text, update
 
 from preceptor.errors import UserError
 from preceptor.store.accounts import new_id
 from preceptor.store.schema import Row, completions, demonstrations, prompts
-from preceptor.store.schema_labelling import assignments, queues, screening_members, submissions, tasks
+from preceptor.store.schema_labelling import assignments, queues, submissions, tasks
+from preceptor.store.statements import (
+    HOLD,
+    WAITING_PER_QUEUE,
+    held_item,
+    next_items,
+    open_queues,
+    prompt_queue,
+)
 from preceptor.store.store import Store
 
 KINDS = ("rank", "demonstration", "compare", "prompt", "toxicity")
@@ -163,27 +171,15 @@ class Queues:
         with self.store.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(727364)"))
-            mine = queues.c.kind == kind
-            if not anywhere:
-                mine &= _visible(labeler_id, cohort, trial)
-            if queue_id:
-                mine &= queues.c.id == queue_id
-            held = (
-                select(assignments.c.id)
-                .join(tasks, assignments.c.task_id == tasks.c.id)
-                .join(queues, tasks.c.queue_id == queues.c.id)
-                .where(assignments.c.labeler_id == labeler_id, assignments.c.state == "held", mine)
-                .where(tasks.c.state == "open", assignments.c.expires_at > now)
-                .order_by(assignments.c.opened_at)
-            )
-            if found := connection.execute(held).scalars().first():
+            shape = (trial, anywhere, bool(queue_id))
+            given = {"labeler": labeler_id, "cohort": cohort, "now": now, "kind": kind, "queue": queue_id}
+            if found := connection.execute(held_item(*shape), given).scalars().first():
                 return found
             if kind == "prompt":
-                return self._take_prompt(connection, labeler_id, mine)
-            query = _waiting(labeler_id, now).where(mine)
-            query = query.add_columns(tasks.c.completion_ids, queues.c.lease_minutes, prompts.c.meta)
-            query = query.order_by(queues.c.created_at, tasks.c.position).limit(CANDIDATES)
-            for row in connection.execute(query).mappings():
+                queue = connection.execute(prompt_queue(*shape), given).mappings().first()
+                return self._take_prompt(connection, labeler_id, Queue(**queue)) if queue else None
+            given["most"] = CANDIDATES if avoid else 1
+            for row in connection.execute(next_items(*shape), given).mappings():
                 if not set(avoid) & set(row["meta"].get("subjects", ())):
                     return self._hold(connection, row["id"], labeler_id, row["completion_ids"], row["lease_minutes"])
         return None
@@ -200,13 +196,10 @@ class Queues:
                 raise LookupError(task_id)
             return self._hold(connection, task_id, labeler_id, row.completion_ids, row.lease_minutes)
 
-    def _take_prompt(self, connection: Connection, labeler_id: str, mine: Any) -> str | None:
-        queue = connection.execute(select(queues).where(mine, queues.c.state == "open")).mappings().first()
-        if queue is None:
-            return None
-        row = self._task(Queue(**queue), None, [])
+    def _take_prompt(self, connection: Connection, labeler_id: str, queue: Queue) -> str:
+        row = self._task(queue, None, [])
         connection.execute(insert(tasks).values(row))
-        return self._hold(connection, row["id"], labeler_id, [], queue["lease_minutes"])
+        return self._hold(connection, row["id"], labeler_id, [], queue.lease_minutes)
 
     def _hold(
         self, connection: Connection, task_id: str, labeler_id: str, chosen: Sequence[str], minutes: float
@@ -227,24 +220,17 @@ class Queues:
             "version": 0,
             "revision": 0,
         }
-        connection.execute(insert(assignments).values(row))
+        connection.execute(HOLD, row)
         return row["id"]
 
     def open_to(self, labeler_id: str, *, cohort: str, trial: bool) -> list[Row]:
         """The open queues a labeler may work on, each with `waiting`, the number of items for them."""
-        now = self.now()
+        given = {"labeler": labeler_id, "cohort": cohort, "now": self.now()}
         with self.store.read() as connection:
-            rows = connection.execute(
-                select(queues)
-                .where(_visible(labeler_id, cohort, trial), queues.c.state == "open")
-                .order_by(queues.c.created_at)
-            ).mappings()
-            result = []
-            for row in rows.all():
-                inner = _waiting(labeler_id, now).where(queues.c.id == row["id"]).subquery()
-                waiting = connection.execute(select(func.count()).select_from(inner)).scalar_one()
-                result.append(dict(row) | {"waiting": waiting})
-        return result
+            rows = connection.execute(open_queues(trial), given).mappings().all()
+            counts = connection.execute(WAITING_PER_QUEUE, given).all() if rows else ()
+        waits = {row.queue_id: row.waiting for row in counts}
+        return [dict(row) | {"waiting": waits.get(row["id"], 0)} for row in rows]
 
     def progress(self) -> dict[str, dict[str, int]]:
         """Queue id -> labels `done`, `waiting` and `held` now, items `seen_twice` or more, `halted` and in all."""
@@ -294,38 +280,6 @@ class Queues:
 
 def _one(condition: Any):
     return case((condition, 1), else_=0)
-
-
-def _visible(labeler_id: str, cohort: str, trial: bool):
-    """The queues this labeler may see: those of the cohort, or in a trial only those of their screening round."""
-    own = select(screening_members.c.screening_id).where(screening_members.c.labeler_id == labeler_id)
-    of_screening = queues.c.screening_id.in_(own)
-    if trial:
-        return of_screening
-    return and_(queues.c.screening_id.is_(None), or_(queues.c.cohort == "any", queues.c.cohort == cohort))
-
-
-def _waiting(labeler_id: str, now: float):
-    """Open items, not yet this labeler's, that still want a label which nobody holds."""
-    taken = (
-        select(func.count())
-        .select_from(assignments)
-        .where(
-            assignments.c.task_id == tasks.c.id,
-            or_(
-                assignments.c.state == "submitted", and_(assignments.c.state == "held", assignments.c.expires_at > now)
-            ),
-        )
-        .correlate(tasks)
-        .scalar_subquery()
-    )
-    mine = select(assignments.c.id).where(assignments.c.task_id == tasks.c.id, assignments.c.labeler_id == labeler_id)
-    return (
-        select(tasks.c.id)
-        .join(queues, tasks.c.queue_id == queues.c.id)
-        .join(prompts, tasks.c.prompt_id == prompts.c.id)
-        .where(queues.c.state == "open", tasks.c.state == "open", taken < tasks.c.wanted, ~mine.exists())
-    )
 
 
 def _check(queue: Queue) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 
 from preceptor.errors import UserError
 from preceptor.store import schema
@@ -62,12 +63,20 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction: all of it is kept, or none. Pass the connection to several `add_...` to join them."""
-        with (
-            self._one_writer,
-            self.engine.connect().execution_options(write=True) as connection,
-            connection.begin(),
-        ):
-            yield connection
+        try:
+            with (
+                self._one_writer,
+                self.engine.connect().execution_options(write=True) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except OperationalError as error:
+            if not _disk_trouble(error):
+                raise
+            raise UserError(
+                f"the database cannot be written: {error.orig}; nothing of this was kept. "
+                "Free some space on its disk and try again"
+            ) from error
 
     # -- adding ---------------------------------------------------------------------------------------------
 
@@ -241,6 +250,12 @@ class Store:
             wanted = iter(ids)
             while batch := list(islice(wanted, BATCH)):
                 yield from connection.execute(query.where(column.in_(batch))).mappings()
+
+
+def _disk_trouble(error: OperationalError) -> bool:
+    """A full or failing disk, as SQLite (primary result codes 10 and 13) and PostgreSQL (class 53100) tell it."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return (code is not None and code & 0xFF in (10, 13)) or getattr(error.orig, "sqlstate", None) == "53100"
 
 
 # -- rows and nouns -----------------------------------------------------------------------------------------
