@@ -8,6 +8,7 @@ import pytest
 import uvicorn
 from hammer import free_port
 from persons import CHROMIUM, PASSWORD, RATING, make_workspace
+from showcase import label_something, researcher_pages, set_something_aside
 
 from preceptor.labelling.app import create_app
 from preceptor.store.queues import Queue
@@ -384,62 +385,6 @@ def test_drafts_survive_a_closed_tab_and_a_server_that_is_away(chromium, live):
     window.close()
 
 
-def researcher_pages(live) -> dict[str, str]:
-    """Name -> address of every page a researcher or admin sees."""
-    state = live.app.state
-    queue = state.queues.queues()[0].id
-    task = next(iter(state.oversight.several_opinions()))
-    person = next(user for user in state.accounts.users() if user.role == "labeler")
-    round_ = state.screenings.screenings()[0]["id"]
-    return {
-        "round": "/round",
-        "queues": "/queues",
-        "queue-new": "/queues/new?kind=rank",
-        "queue": f"/queues/{queue}",
-        "labelers": "/labelers",
-        "labeler": f"/labelers/{person.labeler_id}",
-        "screenings": "/screening",
-        "screening": f"/screening/{round_}",
-        "guides": "/rubrics",
-        "review": "/review",
-        "review-item": f"/review/{task}",
-        "agreement": "/agreement",
-        "export": "/export",
-        "accounts": "/accounts",
-        "trail": "/trail",
-        "erase": "/erase?who=c-1",
-        "poisoning": "/labelers/screen",
-    }
-
-
-def label_something(live, windows) -> None:
-    """Two people rank a few items through the store's own door, so that the dashboard has something to show."""
-    from preceptor.labelling.records import rows_of
-    from preceptor.types import FLAGS
-
-    state = live.app.state
-    for number, window in enumerate(windows):
-        user = window.user
-        for step in range(4):
-            item = state.queues.take(user.labeler_id, "rank", cohort="training", trial=False, queue_id="w_r")
-            found = state.labelling.assignment(item, user.labeler_id)
-            fields = {}
-            for place, (letter, completion) in enumerate(zip("ABCDE", found.completions)):
-                quality = 1 + (len(completion.text) + number * (step % 2) * 3 + place * (step == 2)) % 7
-                fields |= {f"{letter}.quality": str(quality), f"{letter}.rank": str(1 + (7 - quality) % 5)}
-                fields |= {f"{letter}.{flag}": "yes" if (place + len(flag)) % 6 == 0 else "no" for flag in FLAGS}
-            state.labelling.submit(
-                item,
-                user.labeler_id,
-                key=f"k{step}",
-                kind="rank",
-                body={"fields": fields},
-                rows=rows_of(found, user, fields),
-                rubric="training-1",
-                spent=None,
-            )
-
-
 @pytest.mark.slow
 def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
     """Serious faults: none, in both themes and at both widths. With PRECEPTOR_PICTURES=DIR pictures go there."""
@@ -450,6 +395,7 @@ def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
     for window in people:
         window.user = next(u for u in state.accounts.users() if u.name == window.name)
     label_something(live, people)
+    set_something_aside(live)
     item = lambda kind: state.queues.take(people[0].user.labeler_id, kind, cohort="training", trial=False)  # noqa: E731
     ranked = state.queues.take(people[0].user.labeler_id, "rank", cohort="training", trial=False)
     found = state.labelling.assignment(ranked, people[0].user.labeler_id)

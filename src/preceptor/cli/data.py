@@ -62,10 +62,12 @@ def import_prompts(
     map: Map = None,
     user: str | None = None,
     source: Literal["customer", "plain", "few-shot", "user-based"] = "customer",
+    language: list[str] | None = None,
+    hold_personal_data: bool = False,
     workspace: Where = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import prompts.
+    """Import prompts. What is too long, or over its user's cap, waits in the labelling pages under Set aside.
 
     Parameters
     ----------
@@ -75,10 +77,24 @@ def import_prompts(
         User id for rows that name none.
     source
         Who wrote the prompts.
+    language
+        Set aside prompts that seem to be in another language than these (codes such as en; repeat for more).
+    hold_personal_data
+        Set aside prompts with personal data too. They are masked in training text in any case.
     """
     from preceptor.intake.importing import import_prompts as run
 
-    _report(run(open_workspace(workspace), files, format=format, map=_fields(map), user=user, source=source), as_json)
+    report = run(
+        open_workspace(workspace),
+        files,
+        format=format,
+        map=_fields(map),
+        user=user,
+        source=source,
+        languages=language or (),
+        hold_personal_data=hold_personal_data,
+    )
+    _report(report, as_json)
 
 
 @imports.command(name="demonstrations")

@@ -6,7 +6,7 @@ import and nothing is kept. A row with nothing to learn from is skipped and coun
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,12 +18,14 @@ from preceptor.intake.disk import writing
 from preceptor.intake.files import stem
 from preceptor.intake.formats import Record, Skip
 from preceptor.intake.language import guess_language
+from preceptor.intake.pii import kinds
 from preceptor.intake.progress import Watch, watch
 from preceptor.intake.readers import check_map, named, read_records
 from preceptor.intake.report import Report
 from preceptor.intake.splits import CAP, SHARES, check_shares, split_of
 from preceptor.intake.spool import Entry, Spool
 from preceptor.store import Added, Workspace
+from preceptor.store.set_aside import Held, hold
 from preceptor.store.store import Connection
 from preceptor.types import Completion, Demonstration, Labeler, Prompt, Ranking, Sampling, Source, Split
 
@@ -32,6 +34,17 @@ MAX_TOKENS = 1000  # of a prompt (paper, appendix A.2)
 CHARACTERS_PER_TOKEN = 4  # of English text; intake has no tokenizer
 
 Check = Callable[[Record, Prompt], str | None]  # the reason to skip a record, if there is one
+
+
+class SetAside(str):
+    """A reason to skip a prompt that a researcher may overrule; `kind` is one of `set_aside.REASONS`."""
+
+    kind: str
+
+    def __new__(cls, kind: str, text: str) -> "SetAside":
+        made = super().__new__(cls, text)
+        made.kind = kind
+        return made
 
 
 def import_prompts(
@@ -47,15 +60,21 @@ def import_prompts(
     cap: int | None = CAP,
     common_prefix: bool = True,
     near_duplicates: float | None = THRESHOLD,
+    languages: Collection[str] = (),
+    hold_personal_data: bool = False,
     progress: bool | None = None,
 ) -> Report:
     """Add the prompts of `files`; answers in them are left alone.
 
-    `user` is the user of rows that name none. Skipped and counted: prompts that are empty, longer than `max_tokens`
-    (estimated at four characters a token), begin like another prompt, are near-duplicates (MinHash similarity), or
-    go over the `cap` of their user; None switches a rule off. Raises UserError; then nothing was added.
+    `user` is the user of rows that name none. Skipped and counted: prompts that are empty, begin like another prompt
+    or are near-duplicates (MinHash similarity). Set aside for a researcher to decide on: prompts longer than
+    `max_tokens` (estimated at four characters a token), over the `cap` of their user, in a language (as guessed) that
+    is not one of `languages`, and with `hold_personal_data` those in which `pii.find` finds something. None, or no
+    language, switches a rule off. Raises UserError; then nothing was added.
     """
-    check = _PromptRules(workspace, max_tokens, cap, common_prefix, near_duplicates)
+    check = _PromptRules(
+        workspace, max_tokens, cap, common_prefix, near_duplicates, frozenset(languages), hold_personal_data
+    )
     return _import(workspace, "prompts", files, format, map, user, source, shares, progress, check, _no_judgements)
 
 
@@ -139,9 +158,13 @@ def _import(
     if not paths:
         raise UserError("no file to import; name one or more")
     report = Report(kind=kind)
-    with Spool(workspace.root) as spool, watch(paths, f"import {kind}", progress) as seen:
+    with (
+        Spool(workspace.root) as spool,
+        Spool(workspace.root) as aside,
+        watch(paths, f"import {kind}", progress) as seen,
+    ):
         with writing(workspace.root):
-            _gather(spool, report, paths, format, map, user, source, shares, check, seen)
+            _gather(spool, aside, report, paths, format, map, user, source, shares, check, seen)
         if not len(spool) and not report.skipped:
             raise UserError(f"{paths[0]}: no rows in it; there is nothing to import")
         if not len(spool) and set(report.skipped) <= {"no answer", "no ranks"}:
@@ -150,11 +173,13 @@ def _import(
         with workspace.store.write() as connection:
             seen.adding()
             _add(workspace, connection, spool, paths, report, judge)
+            _set_aside(connection, aside, paths, report)
     return report
 
 
 def _gather(
     spool: Spool,
+    aside: Spool,
     report: Report,
     paths: Sequence[Path],
     format: str | None,
@@ -181,8 +206,11 @@ def _gather(
                     spool.put(Entry(number, row, replace(record, prompt=_prompt_fields(prompt))))
                     if record.note:
                         report.notes[record.note] += 1
+                elif isinstance(reason, SetAside) and report.kind == "prompts":
+                    note = f"{reason.kind}\n{reason}"
+                    aside.put(Entry(number, row, replace(record, prompt=_prompt_fields(prompt), note=note)))
             if reason is not None:
-                report.skip(reason, path, row)
+                report.skip(str(reason), path, row)
 
 
 def _unfit(record: Record) -> str | None:
@@ -223,7 +251,7 @@ def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
 def _length(prompt: Prompt, max_tokens: int | None) -> str | None:
     if max_tokens is None or estimated_tokens(prompt) <= max_tokens:
         return None
-    return f"the prompt is longer than {max_tokens} tokens (estimated)"
+    return SetAside("length", f"the prompt is longer than {max_tokens} tokens (estimated)")
 
 
 def estimated_tokens(prompt: Prompt) -> int:
@@ -241,8 +269,11 @@ class _PromptRules:
         cap: int | None,
         common_prefix: bool,
         near_duplicates: float | None,
+        languages: frozenset[str],
+        hold_personal_data: bool,
     ):
         self.max_tokens, self.cap = max_tokens, cap
+        self.languages, self.hold_personal_data = languages, hold_personal_data
         self.prefixes = CommonPrefix() if common_prefix else None
         self.near = NearDuplicates(near_duplicates) if near_duplicates is not None else None
         self.users: Counter[str] = Counter()
@@ -263,12 +294,21 @@ class _PromptRules:
             return "nearly the same as another prompt"
         return None
 
+    def _held(self, prompt: Prompt) -> SetAside | None:
+        if self.cap is not None and self.users[prompt.user_id or ""] >= self.cap:
+            return SetAside("cap", f"its user has {self.cap} prompts already")
+        if self.languages:
+            guess = guess_language(prompt.messages[-1].content)
+            if guess is not None and guess not in self.languages:
+                return SetAside("language", f"its language seems to be {guess}")
+        if self.hold_personal_data and (found := kinds(prompt.text)):
+            return SetAside("personal data", f"it has personal data: {', '.join(found)}")
+        return None
+
     def __call__(self, record: Record, prompt: Prompt) -> str | None:
         if prompt.id in self.known:
             return None
-        reason = _length(prompt, self.max_tokens) or self._like(prompt)
-        if reason is None and self.cap is not None and self.users[prompt.user_id or ""] >= self.cap:
-            reason = f"its user has {self.cap} prompts already"
+        reason = _length(prompt, self.max_tokens) or self._like(prompt) or self._held(prompt)
         if reason is None:
             self._remember(prompt)
         return reason
@@ -324,6 +364,20 @@ def _add(
         report.completions += _placed(store.add_completions, pairs, paths, connection).new
         add = adders[type(judged[0][2])]
         report.add(_placed(add, [(entry, judgement) for entry, _, judgement in judged], paths, connection))
+
+
+def _set_aside(connection: Connection, aside: Spool, paths: Sequence[Path], report: Report) -> None:
+    entries = iter(aside) if len(aside) else iter(())
+    count = 0
+    while batch := list(islice(entries, BATCH)):
+        held = []
+        for entry in batch:
+            kind, _, detail = (entry.record.note or "").partition("\n")
+            prompt = Prompt(messages=entry.record.messages, **entry.record.prompt)
+            held.append(Held(prompt=prompt, reason=kind, detail=detail, origin=paths[entry.file].name))
+        count += hold(connection, held)
+    if count:
+        report.notes["prompts wait under Set aside in the labelling pages, to be released or dropped"] += count
 
 
 def _placed(

@@ -118,6 +118,11 @@ def _matches(text: str) -> Iterator[Finding]:
                 yield Finding(kind, match.start(), match.end())
 
 
+def kinds(text: str) -> list[str]:
+    """The kinds of personal data in a text, sorted."""
+    return sorted({finding.kind for finding in find(text)})
+
+
 def mask(text: str, counts: Counter[str] | None = None) -> str:
     """The text with each finding replaced by its kind: "call +44 20 7946 0958" -> "call [phone]".
 

@@ -21,6 +21,7 @@ from preceptor.labelling import (
     review,
     round_page,
     screening,
+    set_aside,
     work,
 )
 from preceptor.labelling.access import Gate, NotAllowed, NotSignedIn, StaleForm, TooMany
@@ -79,6 +80,7 @@ def create_app(
         people,
         screening,
         review,
+        set_aside,
         exports,
         accounts_pages,
         erasure,

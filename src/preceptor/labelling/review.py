@@ -10,6 +10,7 @@ from preceptor.labelling.pages import go, render
 from preceptor.labelling.questions import QUESTIONS, REASONS
 from preceptor.statistics.agreement import agreement_between
 from preceptor.store.oversight import Opinion
+from preceptor.store.set_aside import counts
 
 router = APIRouter()
 
@@ -51,7 +52,14 @@ def review(request: Request, user: Researcher) -> Response:
             {"task": task, "people": opinions, "share": share, "n": pairs, "settled": settled, "prompt": prompt}
         )
     lines.sort(key=lambda line: (line["settled"], line["share"] if line["n"] else 2.0))
-    return render(request, "review.html", lines=lines, halted=state.queues.halted(), reasons=REASONS)
+    return render(
+        request,
+        "review.html",
+        lines=lines,
+        halted=state.queues.halted(),
+        reasons=REASONS,
+        aside=sum(counts(state.workspace.store).values()),
+    )
 
 
 @router.get("/review/{task}")

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from preceptor.store import schema
 from preceptor.store.accounts import Accounts
-from preceptor.store.schema_labelling import assignments, drafts, screening_scores, submissions, tasks
+from preceptor.store.schema_labelling import assignments, drafts, screening_scores, set_aside, submissions, tasks
 from preceptor.store.schema_serving import consents, votes
 from preceptor.store.store import Store
 
@@ -68,4 +68,5 @@ def _conditions(user_id: str):
         "completions": (schema.completions, schema.completions.c.prompt_id.in_(prompts)),
         "prompts": (schema.prompts, schema.prompts.c.user_id == user_id),
         "consents": (consents, consents.c.user_id == user_id),
+        "set_aside": (set_aside, set_aside.c.user_id == user_id),
     }

@@ -192,3 +192,18 @@ screening_scores = Table(
     Column("score", Integer, nullable=False),
     Column("at", Float, nullable=False),
 )
+
+set_aside = Table(
+    "set_aside",
+    metadata,
+    Column("id", String, primary_key=True),  # the prompt's
+    Column("prompt", JSON, nullable=False),  # every field of it
+    Column("user_id", String, index=True),
+    Column("reason", String, nullable=False),  # length, cap, language, personal data
+    Column("detail", String, nullable=False),
+    Column("origin", String, nullable=False),  # the file
+    Column("at", Float, nullable=False),
+    Column("decision", String),  # released, dropped; none while it waits
+    Column("decided_by", String),
+    Column("decided_at", Float),
+)
