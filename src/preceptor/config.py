@@ -26,6 +26,7 @@ COUNTS = (
     "ptx_batch",
     "ptx_context",
     "lora_rank",
+    "keep",
 )
 SHARES = ("mix", "dropout", "held_out", "ema")
 
@@ -51,6 +52,9 @@ class StageConfig:
 
     checkpoint_minutes: float = 5.0
     """Minutes between two checkpoints."""
+
+    keep: int = 2
+    """Checkpoints kept, the last ones."""
 
     precision: str = "fp32"
     """Arithmetic of the forward and backward pass: fp32, or bf16 (weights and optimizer stay fp32)."""

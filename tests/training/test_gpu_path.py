@@ -1,5 +1,7 @@
 """What a GPU needs of the training code, as far as it can be seen on a machine without one."""
 
+from types import SimpleNamespace
+
 import torch
 from small_stages import run
 
@@ -10,10 +12,13 @@ def test_a_checkpoint_keeps_the_generators_of_the_gpus(workspace, monkeypatch):
     found = []
     monkeypatch.setattr("preceptor.training.sft.load_policy", lambda *a, **k: _on_cpu(*a, **k))
     run(workspace, "sft", max_steps=1)  # written on a machine without a GPU
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
-    monkeypatch.setattr(torch.cuda, "set_rng_state_all", found.append)
-    monkeypatch.setattr("preceptor.training.run.torch.cuda.is_available", lambda: True)
+    gpus = SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: len(states),
+        get_rng_state_all=lambda: states,
+        set_rng_state_all=found.append,
+    )
+    monkeypatch.setattr("preceptor.training.checkpoints.cuda", gpus)
     run(workspace, "sft", max_steps=2)
     run(workspace, "sft", max_steps=3)
     assert found[0] == []

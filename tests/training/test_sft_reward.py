@@ -145,10 +145,10 @@ def test_mixed_text_has_its_share_of_the_tokens(workspace, monkeypatch):
     shares = []
     own = sft.learn
 
-    def watched(model, batch, blocks, pad, config):
+    def watched(model, batch, blocks, *others):
         text = blocks.shape[0] * (blocks.shape[1] - 1)
         shares.append(text / (text + sum(len(example.tokens) for example in batch)))
-        return own(model, batch, blocks, pad, config)
+        return own(model, batch, blocks, *others)
 
     monkeypatch.setattr(sft, "learn", watched)
     run(workspace, "sft-mix", batch=22, mix=0.5, epochs=3)

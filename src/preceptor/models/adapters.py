@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from preceptor.config import LoraConfig
 from preceptor.errors import UserError
+from preceptor.models.shard import load_weights
 
 ALL = "all-linear"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -130,7 +131,7 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
 def load_own_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Go on from `own_state`."""
     if not is_adapted(model):
-        model.load_state_dict(state)
+        load_weights(model, state)
         return
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained.keys() == state.keys(), "the checkpoint has other adapters than the model"

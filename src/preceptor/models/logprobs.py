@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from preceptor.errors import UserError
 from preceptor.models.load import BIAS
+from preceptor.models.shard import gathered
 
 CHUNK = 2**22  # logits held at once: rows x vocabulary
 
@@ -39,6 +40,10 @@ def check_projection(model: PreTrainedModel) -> None:
     ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
     own = model(input_ids=ids, use_cache=False).logits.float()
     ours = project(model, hidden_states(model, ids)).float()
+    if not own.isfinite().all():
+        raise UserError(
+            f"{model.config.name_or_path or type(model).__name__}: its weights give logits of NaN or infinity"
+        )
     if not torch.allclose(own, ours, atol=1e-3, rtol=1e-3):
         raise UserError(
             f"{type(model).__name__} changes its logits after the unembedding in a way that Preceptor does not know; "
@@ -72,6 +77,7 @@ def answer_mask(prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
     return (torch.arange(int(answers.max()), device=lengths.device) < answers[:, None]).float()
 
 
+@gathered
 def answer_logprobs(
     model: PreTrainedModel, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Tensor:
@@ -84,6 +90,7 @@ def answer_logprobs(
     return torch.zeros_like(mask).index_put((rows, columns), chosen)
 
 
+@gathered
 def sequence_logprobs(model: PreTrainedModel, blocks: Tensor) -> Tensor:
     """Log-probability of every next token of full rows: blocks [B, S + 1] -> [B, S]."""
     hidden = hidden_states(model, blocks[:, :-1])
@@ -98,12 +105,14 @@ def token_scores(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return head(hidden)[..., 0].float() + getattr(model.config, BIAS, 0.0)
 
 
+@gathered
 def final_scores(model: PreTrainedModel, ids: Tensor, lengths: Tensor) -> Tensor:
     """The score of each row, read at its last real token: ids [B, S], lengths [B] -> [B]."""
     hidden = hidden_states(model, ids)[torch.arange(len(ids), device=ids.device), lengths - 1]
     return model.score(hidden)[..., 0].float() + getattr(model.config, BIAS, 0.0)
 
 
+@gathered
 def answer_values(model: PreTrainedModel, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> Tensor:
     """Values [B, T]: the score of the state before each answer token, 0 at padding."""
     scores = token_scores(model, ids)

@@ -1,7 +1,9 @@
 """Models out: a Hugging Face folder, whole or not at all, with a card that says what it was made from."""
 
+import ctypes
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +12,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from preceptor import __version__
+from preceptor import __version__, faults
 from preceptor.errors import UserError
 from preceptor.models.adapters import Adapter
 from preceptor.types import ModelCard
@@ -30,7 +32,9 @@ def save_model(
     """Write weights (safetensors), config, tokenizer and card beside `folder`, then put them in its place.
 
     An adapter goes into `folder/adapter`; with `merged` off it goes into `folder` itself and stands for the weights.
+    A reader, and a process that starts after this one was killed, finds the old model or the new one, whole.
     """
+    recover_model(folder)
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -44,16 +48,47 @@ def save_model(
         tokenizer.save_pretrained(new)
         (new / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False, default=str) + "\n")
         (new / "README.md").write_text(_readme(card))
+        for path in (*new.rglob("*"), new):
+            _sync(path)
+        faults.at("model")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(new, ignore_errors=True)
         raise UserError(f"cannot save the model {folder}: {error}; nothing was changed") from error
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
+    if folder.exists() and _exchange(new, folder):
+        old = new
+    else:
+        old = folder.with_name(f".{folder.name}.old")
+        if folder.exists():
+            folder.rename(old)
+        faults.at("moved")
+        new.rename(folder)
+    faults.at("placed")
+    _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def recover_model(folder: Path) -> None:
+    """Undo what a process left that was killed between moving the old model away and the new one into its place."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step; False where the system cannot (only Linux can, since 3.15)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def model_hash(folder: Path | str) -> str:

@@ -6,7 +6,11 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
+
+from preceptor.models.shard import like
+from preceptor.training.run import finite
 
 
 class Optimizers:
@@ -39,8 +43,12 @@ class Optimizers:
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
 
     def step(self, share: float, max_norm: float) -> float:
-        """One update at `share` of the peak learning rates. Returns the gradient's norm before it was cut."""
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
+        """One update at `share` of the peak learning rates. Returns the gradient's norm before it was cut.
+
+        Raises NotFinite, and moves nothing, for a gradient with a NaN or an infinity in it."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm)
+        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        finite({"gradient_norm": norm})
         for optimizer, peaks in zip(self.all, self.peaks):
             for group, peak in zip(optimizer.param_groups, peaks):
                 group["lr"] = peak * share
@@ -53,7 +61,12 @@ class Optimizers:
 
     def load_state_dict(self, states: list) -> None:
         for optimizer, state in zip(self.all, states, strict=True):
-            optimizer.load_state_dict(state)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            moments = {
+                place: {key: like(value, parameters[place]) if value.ndim else value for key, value in entry.items()}
+                for place, entry in state["state"].items()
+            }
+            optimizer.load_state_dict({**state, "state": moments})
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -108,7 +121,7 @@ class Average:
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Go on from saved averages, on whatever device the model is."""
         for name, value in self.values.items():
-            value.copy_(values[name])
+            value.copy_(like(values[name], value))
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from preceptor import faults
 from preceptor.config import PpoConfig, SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import kl_k1, kl_k3, language_model_loss, ppo_policy_loss, ppo_value_loss
@@ -21,17 +22,19 @@ from preceptor.models.adapters import load_own_state, lora_of, merge, own_state,
 from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
 from preceptor.models.logprobs import answer_logprobs, answer_mask, answer_values, sequence_logprobs
 from preceptor.models.roles import share_base
-from preceptor.models.save import count_parameters, lineage, save_model
+from preceptor.models.save import count_parameters, lineage
+from preceptor.models.shard import shard, whole
 from preceptor.returns import gae, token_rewards, whiten
 from preceptor.rollout.engine import generate
 from preceptor.store import Workspace
 from preceptor.text.batches import Blocks, batch_places, by_length, pad_right
 from preceptor.text.chat import Chat
+from preceptor.training import ranks
 from preceptor.training.data import corpus_blocks, corpus_hash, find_release, held_out_blocks, read_prompts
 from preceptor.training.optim import Average, Optimizers, autocast, warmed
 from preceptor.training.pretrain import pretraining_loss
 from preceptor.training.reward import score_episodes
-from preceptor.training.run import Run, console
+from preceptor.training.run import Run, console, finite
 from preceptor.training.sft import train_sft
 from preceptor.types import Episode, ModelCard, Sampling
 
@@ -79,8 +82,8 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
     if lora:
         policy, reference, value, reward = share_base(source, judge, lora, config.seed)
     else:
-        policy, reference = load_policy(source), load_policy(source).requires_grad_(False)
-        value, reward = load_scalar(judge), load_scalar(judge).requires_grad_(False)
+        policy, reference = shard(load_policy(source)), shard(load_policy(source).requires_grad_(False))
+        value, reward = shard(load_scalar(judge)), shard(load_scalar(judge).requires_grad_(False))
     policy_optimizer = Optimizers(policy, lr=config.lr)
     value_optimizer = Optimizers(value, lr=config.value_lr)
     average = Average(policy, config.ema) if config.ema > 0 else None
@@ -94,13 +97,31 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
             if average:
                 average.load(run.state["average"])
         kl_passed = bool(run.state and run.state["kl_passed"])
+        good = Average(policy, 0.0) if config.kl_stop is not None else None  # the last weights within the bound
+        if run.state and good:
+            good.load(run.state["good"])
         while not (run.should_stop() or kl_passed):
             episodes = act(policy, prompts, chat, config, run.step)
-            rollout = assess(policy, reference, value, reward, episodes, chat.pad, chat.eos, config, run.step)
             share = warmed(run.step, config.warmup)
-            learned = learn(
-                policy, value, policy_optimizer, value_optimizer, average, rollout, text, chat.pad, config, run.step
-            )
+            with run.refusing(batch := {"episodes": episodes}) as poison:
+                rollout = assess(policy, reference, value, reward, episodes, chat.pad, chat.eos, config, run.step)
+                batch["scores"] = rollout.scores
+                check_rollout(rollout)
+                if good and kl_k1(rollout.logprobs, rollout.ref_logprobs, rollout.mask).mean() <= config.kl_stop:
+                    good.load(average.values) if average else good.update(policy)
+                learned = learn(
+                    policy,
+                    value,
+                    policy_optimizer,
+                    value_optimizer,
+                    average,
+                    rollout,
+                    text,
+                    chat.pad,
+                    config,
+                    run.step,
+                    poison,
+                )
             metrics = describe(rollout, learned, chat, config) | {"learning_rate": share * config.lr}
             run.log(metrics)
             if metrics["logprob_gap"] > config.logprob_gap:
@@ -111,7 +132,10 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
                 )
             kl_passed = config.kl_stop is not None and metrics["kl_to_reference"] > config.kl_stop
             if kl_passed:
-                console.print(f"{config.output}: stopped, KL {metrics['kl_to_reference']:.2f} passed {config.kl_stop}")
+                console.print(
+                    f"{config.output}: stopped, KL {metrics['kl_to_reference']:.2f} passed {config.kl_stop}; the model "
+                    "that comes out is the last one within it"
+                )
             if run.due() or run.should_stop() or kl_passed:
                 run.save(
                     policy=own_state(policy),
@@ -119,9 +143,10 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
                     policy_optimizer=policy_optimizer.state_dict(),
                     value_optimizer=value_optimizer.state_dict(),
                     average=average.values if average else None,
+                    good=good.values if good else None,
                     kl_passed=kl_passed,
                 )
-        return publish(workspace, policy, average, chat, config, made_from, run)
+        return publish(workspace, policy, good if kl_passed else average, chat, config, made_from, run)
 
 
 # -- 1. act ---------------------------------------------------------------------------------------------------
@@ -133,9 +158,19 @@ def act(policy, prompts: list[list[int]], chat: Chat, config: PpoConfig, iterati
     sampling = Sampling(
         temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=config.seed * 1_000_003 + iteration
     )
-    chosen = [prompts[place] for place in places]
-    answers = generate(policy, chosen, sampling, stop=frozenset([chat.eos]), pad=chat.pad, batch=config.batch)
-    return [row[0] for row in answers]
+    first, end = ranks.span(len(places))
+    chosen = [prompts[place] for place in places[first:end]]
+    with whole(policy) as actor:
+        answers = generate(
+            actor,
+            chosen,
+            sampling,
+            stop=frozenset([chat.eos]),
+            pad=chat.pad,
+            batch=config.batch,
+            first_number=first,
+        )
+    return ranks.gather([row[0] for row in answers])
 
 
 # -- 2. judge, 3. shape -----------------------------------------------------------------------------------------
@@ -150,26 +185,30 @@ def assess(
     With `recompute_logprobs` the policy's log-probabilities are made in the very micro-batches, and the precision, in
     which `learn` will make them first: so the ratio is exactly 1 there, and differs later only because of learning.
     """
-    scores = score_episodes(reward, episodes, pad, eos)
+    scores = score_episodes(reward, episodes, pad, eos) * faults.at("rollout", iteration + 1)
     longest = max(len(episode.answer_tokens) for episode in episodes)
     shape = (len(episodes), longest)
     mask, logprobs, ref_logprobs, values = (torch.zeros(shape) for _ in range(4))
     for place, episode in enumerate(episodes):
         mask[place, : len(episode.answer_tokens)] = 1
-        logprobs[place, : len(episode.logprobs)] = torch.tensor(episode.logprobs)
+        if not config.recompute_logprobs:
+            logprobs[place, : len(episode.logprobs)] = torch.tensor(episode.logprobs)
     everything = [list(range(len(episodes)))]
     steps = minibatches(len(episodes), config, iteration, 0) if config.recompute_logprobs else everything
     # The engine acts in fp32; the reference is compared with whichever log-probabilities are the policy's.
     precision = config.precision if config.recompute_logprobs else "fp32"
-    for places in (group for step in steps for group in micro_batches(episodes, step, config)):
+    for places, live in (group for step in steps for group in micro_batches(episodes, step, config)):
         ids, prompts, part = _tensors([episodes[p] for p in places], pad, reference.device)
         width = part.shape[1]
         with autocast(config.precision, reference.device):
-            values[places, :width] = answer_values(value, ids, prompts, part).cpu()
+            values[places, :width] = answer_values(value, ids, prompts, part).cpu() * live
         with autocast(precision, reference.device):
-            ref_logprobs[places, :width] = answer_logprobs(reference, ids, prompts, part, config.temperature).cpu()
+            known = answer_logprobs(reference, ids, prompts, part, config.temperature)
+            ref_logprobs[places, :width] = known.cpu() * live
             if config.recompute_logprobs:
-                logprobs[places, :width] = answer_logprobs(policy, ids, prompts, part, config.temperature).cpu()
+                own = answer_logprobs(policy, ids, prompts, part, config.temperature)
+                logprobs[places, :width] = own.cpu() * live
+    ranks.combine(values, ref_logprobs, *([logprobs] if config.recompute_logprobs else []))
     unfinished = torch.tensor([episode.finish_reason == "length" for episode in episodes])
     penalised = scores - config.length_penalty * unfinished
     rewards = token_rewards(logprobs, ref_logprobs, penalised, mask, config.kl_coef)
@@ -179,16 +218,27 @@ def assess(
     return Rollout(episodes, mask, logprobs, ref_logprobs, values, scores, advantages, returns)
 
 
+def check_rollout(rollout: Rollout) -> None:
+    """Raises NotFinite when a reward, a value or a log-probability is NaN or infinite."""
+    parts = {
+        "reward_model_score": rollout.scores,
+        "logprobs": rollout.logprobs,
+        "ref_logprobs": rollout.ref_logprobs,
+        "values": rollout.values,
+    }
+    finite({name: float(tensor.double().sum()) for name, tensor in parts.items()})
+
+
 def minibatches(episodes: int, config: PpoConfig, iteration: int, epoch: int) -> list[list[int]]:
     """The places of the episodes of each optimizer step of a pass, at random."""
     order = np.random.default_rng([config.seed, iteration, epoch]).permutation(episodes).tolist()
     return [order[start : start + config.minibatch] for start in range(0, episodes, config.minibatch)]
 
 
-def micro_batches(episodes: list[Episode], places: list[int], config: PpoConfig) -> Iterator[list[int]]:
-    """`places` in groups that go through the models together."""
-    for group in by_length([_length(episodes[place]) for place in places], config.micro_batch):
-        yield [places[index] for index in group]
+def micro_batches(episodes: list[Episode], places: list[int], config: PpoConfig) -> Iterator[tuple[list[int], float]]:
+    """`places` in groups that go through the models together: of each group this rank's part, as `ranks.share`."""
+    for group in by_length([_length(episodes[place]) for place in places], config.micro_batch * ranks.size()):
+        yield ranks.share([places[index] for index in group])
 
 
 def _length(episode: Episode) -> int:
@@ -216,18 +266,22 @@ def learn(
     pad: int,
     config: PpoConfig,
     iteration: int,
+    poison: float = 1.0,
 ) -> dict[str, float]:
-    """Pass over the episodes in random minibatches; one optimizer step each, the pretraining term in the same step."""
+    """Pass over the episodes in random minibatches; one optimizer step each, the pretraining term in the same step.
+
+    `poison` is 1, or what a test wants the gradients to be multiplied with."""
     share = warmed(iteration, config.warmup)
     rows = len(rollout.episodes)
     seen: dict[str, list[float]] = {}
     step = iteration * config.inner_epochs * -(-rows // config.minibatch)
     for epoch in range(config.inner_epochs):
         for part in minibatches(rows, config, iteration, epoch):
-            metrics = ppo_gradient(policy, value, rollout, part, pad, config)
+            metrics = ppo_gradient(policy, value, rollout, part, pad, config, poison)
             if text is not None:
                 blocks = text.take(batch_places(len(text), config.ptx_batch, config.seed, step))
                 metrics["ptx_loss"] = ptx_gradient(policy, blocks, config)
+            finite(metrics)
             metrics["policy_gradient_norm"] = policy_optimizer.step(share, config.max_grad_norm)
             metrics["value_gradient_norm"] = value_optimizer.step(share, config.max_grad_norm)
             if average:
@@ -239,11 +293,14 @@ def learn(
     return {name: float(np.mean(numbers)) for name, numbers in seen.items()} | first
 
 
-def ppo_gradient(policy, value, rollout: Rollout, rows: list[int], pad: int, config: PpoConfig) -> dict[str, float]:
+def ppo_gradient(
+    policy, value, rollout: Rollout, rows: list[int], pad: int, config: PpoConfig, poison: float = 1.0
+) -> dict[str, float]:
     """Add the gradients of the policy and value loss of a minibatch: means over all its tokens."""
     tokens = float(rollout.mask[rows].sum())
     sums: dict[str, float] = {}
-    for places in micro_batches(rollout.episodes, rows, config):
+    for places, live in micro_batches(rollout.episodes, rows, config):
+        scale = live * ranks.size() * poison  # sharded gradients are means over the ranks
         ids, prompts, mask = _tensors([rollout.episodes[p] for p in places], pad, policy.device)
         width = mask.shape[1]
         old, advantages, old_values, returns = (
@@ -255,8 +312,8 @@ def ppo_gradient(policy, value, rollout: Rollout, rows: list[int], pad: int, con
             values = answer_values(value, ids, prompts, mask)
         policy_loss, ratio = ppo_policy_loss(logprobs, old, advantages, mask, tokens, config.clip)
         value_loss = ppo_value_loss(values, old_values, returns, mask, tokens, config.value_clip)
-        policy_loss.backward()
-        value_loss.backward()
+        (policy_loss * scale).backward()
+        (value_loss * scale).backward()
         with torch.no_grad():
             beyond = ((ratio - 1).abs() > config.clip).float()
             jumped = ((values - old_values).abs() > config.value_clip).float()
@@ -271,19 +328,21 @@ def ppo_gradient(policy, value, rollout: Rollout, rows: list[int], pad: int, con
                 "kl_to_rollout_policy": kl_k3(old, logprobs, mask).sum(),
                 "logprob_gap": ((logprobs - old).abs() * mask).sum(),
             }.items():
-                sums[name] = sums.get(name, 0.0) + tensor.item()
-    means = {name: total / tokens for name, total in sums.items()}
+                sums[name] = sums.get(name, 0.0) + tensor.item() * live
+    means = {name: total / tokens for name, total in ranks.total(sums).items()}
     means["ratio_variance"] = max(0.0, means.pop("ratio_squared") - means["ratio"] ** 2)
     return means
 
 
 def ptx_gradient(policy, blocks: Tensor, config: PpoConfig) -> float:
     """Add gamma times the gradient of the pretraining loss (a mean over tokens). Returns the loss itself."""
+    places, live = ranks.share(range(len(blocks)))
+    tokens = blocks[:, 1:].numel()
     with autocast(config.precision, policy.device):
-        logprobs = sequence_logprobs(policy, blocks.to(policy.device))
-    loss = language_model_loss(logprobs, torch.ones_like(logprobs), logprobs.numel())
-    (config.ptx_coef * loss).backward()
-    return loss.item()
+        logprobs = sequence_logprobs(policy, blocks[places].to(policy.device))
+    loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens)
+    (config.ptx_coef * loss * (live * ranks.size())).backward()
+    return ranks.total({"loss": loss.item() * live})["loss"]
 
 
 def describe(rollout: Rollout, learned: dict[str, float], chat: Chat, config: PpoConfig) -> dict[str, float]:
@@ -327,21 +386,21 @@ def publish(workspace: Workspace, policy, average: Average | None, chat: Chat, c
     measured = {"steps": float(run.step), "episodes": float(run.step * config.batch), **run.last}
     has_text = corpus_hash(workspace, config.corpus)
     valid = held_out_blocks(workspace, config.corpus, chat, config.ptx_context) if has_text else None
-    if valid is not None:
-        measured["pretraining_loss"] = pretraining_loss(policy, valid)
-    parents = {role: made_from[role] for role in ("reference", "reward_model")}
-    card = ModelCard(
-        name=config.output,
-        stage="ppo-ptx" if config.ptx_coef > 0 else "ppo",
-        parents=parents,
-        releases={name: digest for name, digest in made_from.items() if name not in parents},
-        config=as_settings(config),
-        seed=config.seed,
-        parameters=count_parameters(policy),
-        metrics=measured,
-    )
-    folder = workspace.model(config.output)
-    return save_model(folder, policy, chat.tokenizer, card, adapter, merged=config.lora_merge)
+    with whole(policy) as complete:
+        if valid is not None:
+            measured["pretraining_loss"] = pretraining_loss(complete, valid)
+        parents = {role: made_from[role] for role in ("reference", "reward_model")}
+        card = ModelCard(
+            name=config.output,
+            stage="ppo-ptx" if config.ptx_coef > 0 else "ppo",
+            parents=parents,
+            releases={name: digest for name, digest in made_from.items() if name not in parents},
+            config=as_settings(config),
+            seed=config.seed,
+            parameters=count_parameters(complete),
+            metrics=measured,
+        )
+        return run.publish(complete, chat.tokenizer, card, adapter, merged=config.lora_merge)
 
 
 def make_reference(workspace: Workspace, config: PpoConfig) -> str:

@@ -13,14 +13,16 @@ from preceptor.losses import language_model_loss
 from preceptor.models.load import best_device
 from preceptor.models.logprobs import sequence_logprobs
 from preceptor.models.presets import new_model
-from preceptor.models.save import count_parameters, save_model
+from preceptor.models.save import count_parameters
+from preceptor.models.shard import load_weights, shard, whole
 from preceptor.store import Workspace
 from preceptor.text.batches import Blocks, batch_places
 from preceptor.text.chat import Chat
 from preceptor.text.tokenizer import train_tokenizer
+from preceptor.training import ranks
 from preceptor.training.data import corpus_blocks, corpus_hash, held_out_blocks
 from preceptor.training.optim import Optimizers, autocast, cosine, mean
-from preceptor.training.run import Run
+from preceptor.training.run import Run, finite
 from preceptor.types import ModelCard
 
 
@@ -33,7 +35,7 @@ def train_pretrain(workspace: Workspace, config: PretrainConfig) -> Path:
 
     torch.manual_seed(config.seed)
     device = best_device()
-    model = new_model(config.size, tokenizer, config.context).to(device)
+    model = shard(new_model(config.size, tokenizer, config.context).to(device))
     optimizers = Optimizers(
         model,
         lr=config.lr,
@@ -44,34 +46,41 @@ def train_pretrain(workspace: Workspace, config: PretrainConfig) -> Path:
 
     with Run(workspace, "pretrain", config, corpora, config.steps) as run:
         if run.state:
-            model.load_state_dict(run.state["model"])
+            load_weights(model, run.state["model"])
             optimizers.load_state_dict(run.state["optimizers"])
         model.train()
         while not run.should_stop():
-            rows = blocks.take(batch_places(len(blocks), config.batch, config.seed, run.step)).to(device)
-            with autocast(config.precision, device):
-                logprobs = sequence_logprobs(model, rows)
-            loss = language_model_loss(logprobs, torch.ones_like(logprobs), logprobs.numel())
-            loss.backward()
+            places = batch_places(len(blocks), config.batch, config.seed, run.step)
+            mine, live = ranks.share(places.tolist())
+            rows = blocks.take(mine).to(device)
             share = cosine(run.step, config.steps, config.final_lr, config.warmup)
-            norm = optimizers.step(share, max_norm=1.0)
-            run.log({"loss": loss.item(), "gradient_norm": norm, "learning_rate": share * config.lr})
+            with run.refusing({"text": places}) as poison:
+                with autocast(config.precision, device):
+                    logprobs = sequence_logprobs(model, rows)
+                tokens = len(places) * config.context
+                loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens) * live
+                (loss * (ranks.size() * poison)).backward()
+                metrics = ranks.total({"loss": loss.item()})
+                finite(metrics)
+                metrics["gradient_norm"] = optimizers.step(share, max_norm=1.0)
+            run.log(metrics | {"learning_rate": share * config.lr})
             if run.due() or run.should_stop():
                 run.save(model=model.state_dict(), optimizers=optimizers.state_dict())
         measured = {"steps": float(run.step), **run.last}
         valid = held_out_blocks(workspace, config.corpus, chat, config.context)
-        if valid is not None:
-            measured["pretraining_loss"] = pretraining_loss(model, valid)
-        card = ModelCard(
-            name=config.output,
-            stage="pretrain",
-            releases=corpora,
-            config=as_settings(config),
-            seed=config.seed,
-            parameters=count_parameters(model),
-            metrics=measured,
-        )
-        return save_model(workspace.model(config.output), model, tokenizer, card)
+        with whole(model) as complete:
+            if valid is not None:
+                measured["pretraining_loss"] = pretraining_loss(complete, valid)
+            card = ModelCard(
+                name=config.output,
+                stage="pretrain",
+                releases=corpora,
+                config=as_settings(config),
+                seed=config.seed,
+                parameters=count_parameters(complete),
+                metrics=measured,
+            )
+            return run.publish(complete, tokenizer, card)
 
 
 @torch.inference_mode()

@@ -18,11 +18,13 @@ from preceptor.losses import ranking_loss
 from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
 from preceptor.models.load import BIAS, context_length, load_tokenizer, scalar_from_policy
 from preceptor.models.logprobs import final_scores
-from preceptor.models.save import count_parameters, lineage, save_model
+from preceptor.models.save import count_parameters, lineage
+from preceptor.models.shard import shard, whole
 from preceptor.statistics.reliability import labeler_weights
 from preceptor.store import Workspace
 from preceptor.text.batches import by_length, epoch_places, pad_right
 from preceptor.text.chat import Chat
+from preceptor.training import ranks
 from preceptor.training.data import (
     RankedPrompt,
     find_release,
@@ -32,7 +34,7 @@ from preceptor.training.data import (
     split_held_out,
 )
 from preceptor.training.optim import Optimizers, autocast, cosine
-from preceptor.training.run import Run, console
+from preceptor.training.run import Run, console, finite
 from preceptor.types import Episode, ModelCard, Release
 
 SCORED = 64  # rows per forward pass without gradient
@@ -58,6 +60,7 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
     model, lora = scalar_from_policy(source, config.seed), lora_of(config)
     if lora:
         adapt(model, lora, config.seed)
+    model = shard(model)
     optimizers = Optimizers(model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay)
     total = config.epochs * math.ceil(len(train) / config.batch)
     made_from = {"model": lineage(source), release.name: release.sha256}
@@ -70,9 +73,10 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
             optimizers.load_state_dict(run.state["optimizers"])
         while not run.should_stop():
             batch = [train[i] for i in epoch_places(len(train), config.batch, config.seed, run.step)]
-            metrics = learn_rankings(model, batch, chat.pad, config)
             share = cosine(run.step, total, 0.1)
-            metrics["gradient_norm"] = optimizers.step(share, max_norm=1.0)
+            with run.refusing({"rankings": batch}) as poison:
+                metrics = learn_rankings(model, batch, chat.pad, config, poison)
+                metrics["gradient_norm"] = optimizers.step(share, max_norm=1.0)
             metrics["learning_rate"] = share * config.lr
             run.log(metrics)
             if run.due() or run.should_stop():
@@ -80,46 +84,59 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
         adapter = take_adapter(model, lora, str(source)) if lora else None
         merge(model).eval()
         measured = {"steps": float(run.step), "train_accuracy": run.last.get("accuracy", math.nan)}
-        if held_out:
-            correct, pairs = ranking_accuracy(model, held_out, chat.pad)
-            measured |= {"held_out_accuracy": correct / max(pairs, 1), "held_out_pairs": float(pairs)}
-        if demonstrations is not None:
-            centre_on_demonstrations(model, demonstrations, chat, limit)
-        card = ModelCard(
-            name=config.output,
-            stage="reward",
-            parents={"model": made_from["model"]},
-            releases={name: digest for name, digest in made_from.items() if name != "model"},
-            config=as_settings(config),
-            seed=config.seed,
-            parameters=count_parameters(model),
-            metrics=measured,
-        )
-        pad = chat.tokenizer.pad_token_id
-        model.config.pad_token_id = pad if pad != chat.eos else None  # how the library finds the last token
-        folder = workspace.model(config.output)
-        return save_model(folder, model, chat.tokenizer, card, adapter, merged=config.lora_merge)
+        with whole(model) as complete:
+            if held_out:
+                correct, pairs = ranking_accuracy(complete, held_out, chat.pad)
+                measured |= {"held_out_accuracy": correct / max(pairs, 1), "held_out_pairs": float(pairs)}
+            if demonstrations is not None:
+                centre_on_demonstrations(complete, demonstrations, chat, limit)
+            card = ModelCard(
+                name=config.output,
+                stage="reward",
+                parents={"model": made_from["model"]},
+                releases={name: digest for name, digest in made_from.items() if name != "model"},
+                config=as_settings(config),
+                seed=config.seed,
+                parameters=count_parameters(complete),
+                metrics=measured,
+            )
+            pad = chat.tokenizer.pad_token_id
+            complete.config.pad_token_id = pad if pad != chat.eos else None  # how the library finds the last token
+            return run.publish(complete, chat.tokenizer, card, adapter, merged=config.lora_merge)
 
 
-def learn_rankings(model, batch: list[RankedPrompt], pad: int, config: RewardConfig) -> dict[str, float]:
-    """Add the gradient of equation 1 over the batch's prompts, micro-batch by micro-batch."""
+def learn_rankings(
+    model, batch: list[RankedPrompt], pad: int, config: RewardConfig, poison: float = 1.0
+) -> dict[str, float]:
+    """Add the gradient of equation 1 over the batch's prompts, micro-batch by micro-batch.
+
+    `poison` is 1, or what a test wants the gradient to be multiplied with."""
     model.train()
-    loss, margin = 0.0, 0.0
-    correct = pairs = 0
-    for places in by_length([max(map(len, ranking.rows)) for ranking in batch], config.micro_batch):
+    sums = {"loss": 0.0, "correct": 0.0, "margin": 0.0, "pairs": 0.0}
+    for group in by_length([max(map(len, ranking.rows)) for ranking in batch], config.micro_batch * ranks.size()):
+        places, live = ranks.share(group)
         part = [batch[place] for place in places]
         ids, lengths = pad_right([row for ranking in part for row in ranking.rows], pad)
         with autocast(config.precision, model.device):
             scores = final_scores(model, ids.to(model.device), lengths.to(model.device))
         better, worse, weight = pair_places(part, model.device)
         partial = ranking_loss(scores, better, worse, weight, len(batch))
-        partial.backward()
+        (partial * (live * ranks.size() * poison)).backward()  # sharded gradients are means over the ranks
         gaps = (scores[better] - scores[worse]).detach()
-        loss += partial.item()
-        correct += int((gaps > 0).sum())
-        margin += float(gaps.sum())
-        pairs += len(gaps)
-    return {"loss": loss, "accuracy": correct / max(pairs, 1), "margin": margin / max(pairs, 1), "pairs": float(pairs)}
+        sums["loss"] += partial.item() * live
+        sums["correct"] += int((gaps > 0).sum()) * live
+        sums["margin"] += float(gaps.sum()) * live
+        sums["pairs"] += len(gaps) * live
+    sums = ranks.total(sums)
+    pairs = max(sums["pairs"], 1)
+    metrics = {
+        "loss": sums["loss"],
+        "accuracy": sums["correct"] / pairs,
+        "margin": sums["margin"] / pairs,
+        "pairs": sums["pairs"],
+    }
+    finite(metrics)
+    return metrics
 
 
 def pair_places(rankings: Sequence[RankedPrompt], device) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,9 +183,11 @@ def centre_on_demonstrations(model, release: Release, chat: Chat, max_tokens: in
 def score_rows(model, rows: Sequence[Sequence[int]], pad: int) -> Tensor:
     """The score of each row of ids, on the CPU, whatever the order or company: [N]."""
     scores = torch.zeros(len(rows))
-    for places in by_length([len(row) for row in rows], SCORED):
+    for group in by_length([len(row) for row in rows], SCORED * ranks.size()):
+        places, live = ranks.share(group)
         ids, lengths = pad_right([rows[place] for place in places], pad)
-        scores[places] = final_scores(model, ids.to(model.device), lengths.to(model.device)).cpu()
+        scores[places] = final_scores(model, ids.to(model.device), lengths.to(model.device)).cpu() * live
+    ranks.combine(scores)
     return scores
 
 

@@ -1,37 +1,56 @@
 """A run: its folder, its metrics, its checkpoints. Kill the process at any moment; the next start goes on from there.
 
-runs/NAME/run.json         stage, settings, what it was made from
-runs/NAME/metrics.jsonl    one line per step, each step once
-runs/NAME/tensorboard/     the same for TensorBoard
-runs/NAME/step-N.pt        checkpoints, the last two, each with its SHA-256 beside it
+runs/NAME/run.json              stage, settings, what it was made from
+runs/NAME/metrics.jsonl         one line per step, each step once
+runs/NAME/tensorboard/          the same for TensorBoard
+runs/NAME/step-N/               checkpoints, the last few (checkpoints.py)
+runs/NAME/refused-step-N.json   a batch that gave NaN or infinity
+runs/.NAME.lock                 held by the process that trains
 """
 
-import hashlib
+import fcntl
 import json
 import math
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from preceptor import faults
 from preceptor.config import StageConfig, as_settings
 from preceptor.errors import UserError
+from preceptor.models.adapters import Adapter
+from preceptor.models.save import recover_model, save_model
 from preceptor.store import Workspace
+from preceptor.training import ranks
+from preceptor.training.checkpoints import Checkpoints
+from preceptor.types import ModelCard
 
 # Settings that say how long or how to run, not what comes out at a given step.
-FREE = ("output", "max_steps", "max_minutes", "resume", "checkpoint_minutes")
-KEPT = 2  # checkpoints
+FREE = ("output", "max_steps", "max_minutes", "resume", "checkpoint_minutes", "keep", "workers", "address")
 
 console = Console(stderr=True)
+
+
+class NotFinite(Exception):
+    """A loss, a reward or a gradient is NaN or infinite. The message says which."""
+
+
+def finite(numbers: Mapping[str, float]) -> None:
+    """Raises NotFinite for the first number that is NaN or infinite."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise NotFinite(f"{name} is {number}")
 
 
 class Run:
@@ -50,20 +69,43 @@ class Run:
             "made_from": dict(made_from),
             "total": total,
         }
-        if not config.resume:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._check_identity()
+        self.lock = _Lock(self.folder) if ranks.first() else None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "run.json", json.dumps(self.identity, indent=2).encode())
-        except OSError as error:
-            raise UserError(f"cannot start the run in {self.folder}: {error}") from error
-        self.state = self._load()
-        self.step = int(self.state["step"]) if self.state else 0
-        self.last = self._cut_metrics()
-        self.metrics_file = open(self.folder / "metrics.jsonl", "ab")  # noqa: SIM115 - closed by __exit__
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+            self._open()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open(self) -> None:
+        if ranks.first():
+            recover_model(self.workspace.model(self.config.output))
+            if not self.config.resume:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._check_identity()
+            try:
+                faults.at("start")
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _write(self.folder / "run.json", json.dumps(self.identity, indent=2).encode())
+            except OSError as error:
+                raise UserError(f"cannot start the run in {self.folder}: {error}") from error
+        ranks.barrier()
+        self.checkpoints = Checkpoints(self.folder, self.config.keep, self._say)
+        found = self.checkpoints.load()
+        self.step, entries = found or (0, {})
+        self.state: dict[str, Any] | None = entries.get("stage")
+        if found:
+            self._say(f"going on after step {self.step} of {self.total}")
+        self.last: dict[str, float] = entries.get("last", {})
+        self.metrics_file = self.board = None
+        if ranks.first():
+            self._cut_metrics(entries.get("metrics_bytes", 0))
+            self.metrics_file = open(self.folder / "metrics.jsonl", "ab")  # noqa: SIM115 - closed by __exit__
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
         self.ending = self._ends()
+
+    def _say(self, text: str) -> None:
+        if ranks.first():
+            console.print(f"{self.config.output}: {text}")
 
     # -- the loop's questions -------------------------------------------------------------------------------
 
@@ -80,7 +122,7 @@ class Run:
 
     def _ends(self) -> bool:
         minutes = (time.monotonic() - self.started) / 60
-        return (
+        return ranks.agree(
             self.finished
             or self.stopping
             or (self.config.max_steps is not None and self.step >= self.config.max_steps)
@@ -88,71 +130,64 @@ class Run:
         )
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Finish a step: its metrics to JSONL and TensorBoard. NaN or infinity in a loss ends the run."""
+        """Finish a step: its metrics to JSONL and TensorBoard."""
+        self.checkpoints.check()
         self.step += 1
         self.last = {name: float(value) for name, value in metrics.items()}
-        for name, value in self.last.items():
-            if "loss" in name and not math.isfinite(value):
-                raise UserError(
-                    f"run {self.config.output}: {name} is {value} at step {self.step}; lower the learning rate or "
-                    "look at the data; the last checkpoint is kept"
-                )
-        line = {"step": self.step, "seconds": round(time.monotonic() - self.started, 3), **self.last}
-        try:
-            self.metrics_file.write(json.dumps(line).encode() + b"\n")
-            self.metrics_file.flush()
-        except OSError as error:
-            raise UserError(f"cannot write {self.metrics_file.name}: {error}; the last checkpoint is kept") from error
+        if self.metrics_file is not None and self.board is not None:
+            line = {"step": self.step, "seconds": round(time.monotonic() - self.started, 3), **self.last}
+            try:
+                faults.at("metrics", self.step)
+                self.metrics_file.write(json.dumps(line).encode() + b"\n")
+                self.metrics_file.flush()
+            except OSError as error:
+                path = self.folder / "metrics.jsonl"
+                raise UserError(f"cannot write {path}: {error}; the last checkpoint is kept") from error
+            for name, value in self.last.items():
+                self.board.add_scalar(name, value, self.step)
         self.ending = self._ends()
-        for name, value in self.last.items():
-            self.board.add_scalar(name, value, self.step)
         if self._bar is not None:
             shown = ("loss", "accuracy", "reward", "kl_to_reference")
             text = "  ".join(f"{name} {self.last[name]:.3f}" for name in shown if name in self.last)
             self._bar.update(self._task, completed=self.step, note=text)
+        faults.at("step", self.step)
+
+    @contextmanager
+    def refusing(self, batch: Any) -> Iterator[float]:
+        """Around what makes a step: when a number in it is NaN or infinite, write `batch` down and end the run.
+
+        The weights on disk are those of the checkpoint before; nothing of the step gets into one. Gives 1, or what a
+        test wants the step's loss to be multiplied with."""
+        try:
+            yield faults.at("batch", self.step + 1)
+        except NotFinite as error:
+            path = self.folder / f"refused-step-{self.step + 1}.json"
+            if ranks.first():
+                _write(path, json.dumps(batch, default=_plain).encode())
+            raise UserError(
+                f"run {self.config.output}: {error} at step {self.step + 1}, so the step was refused; its batch is in "
+                f"{path}; look at it, or lower the learning rate; the last checkpoint is kept"
+            ) from error
 
     def due(self) -> bool:
         """Is it time for a checkpoint?"""
-        return time.monotonic() - self.saved_at >= 60 * self.config.checkpoint_minutes
+        return ranks.agree(time.monotonic() - self.saved_at >= 60 * self.config.checkpoint_minutes)
 
     # -- checkpoints ----------------------------------------------------------------------------------------
 
     def save(self, **state: Any) -> None:
-        """Write a checkpoint: `state` holds tensors, numbers and state dictionaries. Whole or not at all."""
-        self.metrics_file.flush()
-        os.fsync(self.metrics_file.fileno())
-        state |= {"step": self.step, "metrics_bytes": self.metrics_file.tell(), **_rng_states()}
-        path = self.folder / f"step-{self.step:08d}.pt"
-        temporary = path.with_suffix(".tmp")
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _write(path.with_suffix(".sha256"), _sha256(temporary).encode())
-            temporary.rename(path)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"cannot save the checkpoint {path}: {error}; the one before it is kept") from error
-        for old in self._checkpoints()[:-KEPT]:
-            old.unlink()
-            old.with_suffix(".sha256").unlink(missing_ok=True)
+        """Write a checkpoint: `state` holds tensors, numbers and state dictionaries. Whole or not at all.
+
+        It is copied at once and written beside the training; the last one of a run is waited for."""
+        written = 0
+        if self.metrics_file is not None:
+            self.metrics_file.flush()
+            os.fsync(self.metrics_file.fileno())
+            written = self.metrics_file.tell()
+        self.checkpoints.save(self.step, {"stage": state, "metrics_bytes": written, "last": self.last})
+        if self.ending:
+            self.checkpoints.join()
         self.saved_at = time.monotonic()
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.pt"))
-
-    def _load(self) -> dict[str, Any] | None:
-        for path in reversed(self._checkpoints()):
-            stored = path.with_suffix(".sha256")
-            if stored.is_file() and stored.read_text() == _sha256(path):
-                state = torch.load(path, weights_only=True, map_location="cpu")
-                _set_rng_states(state)
-                console.print(f"{self.config.output}: going on after step {state['step']} of {self.total}")
-                return state
-            console.print(f"{self.config.output}: the checkpoint {path.name} is damaged; using the one before it")
-            path.rename(path.with_suffix(".damaged"))
-        return None
 
     def _check_identity(self) -> None:
         path = self.folder / "run.json"
@@ -175,17 +210,21 @@ class Run:
             "start it anew with --no-resume, or choose another --output"
         )
 
-    def _cut_metrics(self) -> dict[str, float]:
-        """Forget metrics of steps after the checkpoint, which will be made again; returns those of its own step."""
+    def _cut_metrics(self, size: int) -> None:
+        """Forget metrics of steps after the checkpoint, which will be made again."""
         path = self.folder / "metrics.jsonl"
-        size = int(self.state["metrics_bytes"]) if self.state else 0
         if path.exists():
-            with open(path, "r+b") as file:
-                file.truncate(size)
-                lines = file.read().splitlines()
-            if lines:
-                return {name: value for name, value in json.loads(lines[-1]).items() if name not in ("step", "seconds")}
-        return {}
+            os.truncate(path, size)
+
+    def publish(
+        self, model, tokenizer, card: ModelCard, adapter: Adapter | None = None, *, merged: bool = True
+    ) -> Path:
+        """Save the model as the run's output, by one process; the rest as `save_model`. Returns its folder."""
+        folder = self.workspace.model(self.config.output)
+        if ranks.first():
+            save_model(folder, model, tokenizer, card, adapter, merged=merged)
+        ranks.barrier()
+        return folder
 
     # -- context --------------------------------------------------------------------------------------------
 
@@ -201,33 +240,34 @@ class Run:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and ranks.first()),
         )
         self._bar.start()
         self._task = self._bar.add_task("", total=self.total, completed=self.step, note="")
         return self
 
-    def __exit__(self, *error) -> None:
-        self._bar.stop()
-        if self._former is not None:
-            signal.signal(signal.SIGTERM, self._former)
-        self.metrics_file.close()
-        self.board.close()
+    def __exit__(self, kind, *_error) -> None:
+        try:
+            self.checkpoints.join()
+        except UserError as failure:
+            if kind is None:
+                raise
+            self._say(str(failure))  # beside the error that ended the run
+        finally:
+            self._bar.stop()
+            if self._former is not None:
+                signal.signal(signal.SIGTERM, self._former)
+            if self.metrics_file is not None and self.board is not None:
+                self.metrics_file.close()
+                self.board.close()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self.lock is not None:
+            self.lock.close()
 
     def _on_term(self, *_signal) -> None:
         self.stopping = True
-
-
-def _rng_states() -> dict[str, Any]:
-    """Of torch's generators: the processor's, and every GPU's, from which dropout is drawn there."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch_rng": torch.get_rng_state(), "cuda_rng": cuda}
-
-
-def _set_rng_states(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch_rng"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -240,9 +280,33 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+def _plain(value: Any) -> Any:
+    """What json cannot write: tensors and arrays as lists, dataclasses as dictionaries."""
+    return value.tolist() if hasattr(value, "tolist") else as_settings(value)
+
+
+class _Lock:
+    """One process per run. The system lets go of it when the process ends, however it ends."""
+
+    def __init__(self, folder: Path):
+        path = folder.with_name(f".{folder.name}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(path, "a+")  # noqa: SIM115 - held until `close`
+        except OSError as error:
+            raise UserError(f"cannot start the run in {folder}: {error}") from error
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.file.seek(0)
+            holder = self.file.read().strip() or "another process"
+            self.file.close()
+            raise UserError(
+                f"run {folder.name!r} is being trained by {holder}; wait for it, stop it, or choose another --output"
+            ) from error
+        self.file.truncate(0)
+        self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()

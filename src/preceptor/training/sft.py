@@ -15,11 +15,13 @@ from preceptor.losses import language_model_loss
 from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
 from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
 from preceptor.models.logprobs import answer_logprobs, answer_mask, sequence_logprobs
-from preceptor.models.save import count_parameters, lineage, save_model
+from preceptor.models.save import count_parameters, lineage
+from preceptor.models.shard import shard, whole
 from preceptor.rollout.engine import generate
 from preceptor.store import Workspace
 from preceptor.text.batches import batch_places, by_length, epoch_places, pad_right
 from preceptor.text.chat import Chat
+from preceptor.training import ranks
 from preceptor.training.data import (
     Example,
     corpus_blocks,
@@ -32,7 +34,7 @@ from preceptor.training.data import (
 from preceptor.training.optim import Optimizers, autocast, cosine
 from preceptor.training.pretrain import pretraining_loss
 from preceptor.training.reward import score_episodes
-from preceptor.training.run import Run, console
+from preceptor.training.run import Run, console, finite
 from preceptor.types import ModelCard, Sampling
 
 ROLES = ("model", "reward_model")  # parents of an SFT model
@@ -61,6 +63,7 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
     model, lora = load_policy(source, dropout=config.dropout), lora_of(config)
     if lora:
         adapt(model, lora, config.seed)
+    model = shard(model)
     optimizers = Optimizers(model, lr=config.lr, weight_decay=config.weight_decay)
     epoch_steps = math.ceil(len(examples) / config.batch)
     total = config.epochs * epoch_steps
@@ -79,9 +82,10 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
                 share = config.mix / (1 - config.mix) * sum(len(example.tokens) for example in batch)
                 count = max(1, round(share / MIX_CONTEXT))
                 blocks = mix.take(batch_places(len(mix), count, config.seed + 1, run.step))
-            metrics = learn(model, batch, blocks, chat.pad, config)
             rate = cosine(run.step, total, config.final_lr)
-            metrics["gradient_norm"] = optimizers.step(rate, max_norm=1.0)
+            with run.refusing({"demonstrations": batch, "text": blocks}) as poison:
+                metrics = learn(model, batch, blocks, chat.pad, config, poison)
+                metrics["gradient_norm"] = optimizers.step(rate, max_norm=1.0)
             metrics["learning_rate"] = rate * config.lr
             if judge and (run.step + 1) % epoch_steps == 0:
                 metrics["validation_reward"] = judge.look(model, (run.step + 1) // epoch_steps)
@@ -96,20 +100,20 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
         adapter = take_adapter(model, lora, source) if lora else None
         merge(model).eval()
         valid = held_out_blocks(workspace, config.corpus, chat, MIX_CONTEXT) if mix is not None else None
-        if valid is not None:
-            chosen["pretraining_loss"] = pretraining_loss(model, valid)
-        card = ModelCard(
-            name=config.output,
-            stage="sft",
-            parents={role: made_from[role] for role in ROLES if role in made_from},
-            releases={name: digest for name, digest in made_from.items() if name not in ROLES},
-            config=as_settings(config),
-            seed=config.seed,
-            parameters=count_parameters(model),
-            metrics=chosen,
-        )
-        folder = workspace.model(config.output)
-        return save_model(folder, model, chat.tokenizer, card, adapter, merged=config.lora_merge)
+        with whole(model) as complete:
+            if valid is not None:
+                chosen["pretraining_loss"] = pretraining_loss(complete, valid)
+            card = ModelCard(
+                name=config.output,
+                stage="sft",
+                parents={role: made_from[role] for role in ROLES if role in made_from},
+                releases={name: digest for name, digest in made_from.items() if name not in ROLES},
+                config=as_settings(config),
+                seed=config.seed,
+                parameters=count_parameters(complete),
+                metrics=chosen,
+            )
+            return run.publish(complete, chat.tokenizer, card, adapter, merged=config.lora_merge)
 
 
 def find_start(workspace: Workspace, name: str) -> str:
@@ -125,14 +129,20 @@ def find_start(workspace: Workspace, name: str) -> str:
         raise
 
 
-def learn(model, batch: list[Example], blocks: torch.Tensor | None, pad: int, config: SftConfig) -> dict[str, float]:
-    """Add the gradient of one step, micro-batch by micro-batch: the mean over all its target tokens."""
+def learn(
+    model, batch: list[Example], blocks: torch.Tensor | None, pad: int, config: SftConfig, poison: float = 1.0
+) -> dict[str, float]:
+    """Add the gradient of one step, micro-batch by micro-batch: the mean over all its target tokens.
+
+    `poison` is 1, or what a test wants the gradient to be multiplied with."""
     if config.train_on_prompt:
         batch = [Example(example.tokens[:1], example.tokens[1:]) for example in batch]
     answer_tokens = sum(len(example.answer) for example in batch)
     tokens = answer_tokens + (blocks[:, 1:].numel() if blocks is not None else 0)
     metrics = {"loss": 0.0}
-    for places in by_length([len(example.tokens) for example in batch], config.micro_batch):
+    scale = ranks.size() * poison  # sharded gradients are means over the ranks
+    for group in by_length([len(example.tokens) for example in batch], config.micro_batch * ranks.size()):
+        places, live = ranks.share(group)
         part = [batch[place] for place in places]
         ids, lengths = pad_right([example.tokens for example in part], pad)
         prompts = torch.tensor([len(example.prompt) for example in part])
@@ -140,16 +150,20 @@ def learn(model, batch: list[Example], blocks: torch.Tensor | None, pad: int, co
         mask = answer_mask(prompts, lengths)
         with autocast(config.precision, model.device):
             logprobs = answer_logprobs(model, ids, prompts, mask)
-        loss = language_model_loss(logprobs, mask, tokens)
-        loss.backward()
+        loss = language_model_loss(logprobs, mask, tokens) * live
+        (loss * scale).backward()
         metrics["loss"] += loss.item() * tokens / answer_tokens
     if blocks is not None:
-        blocks = blocks.to(model.device)
+        targets = blocks[:, 1:].numel()
+        places, live = ranks.share(range(len(blocks)))
+        blocks = blocks[places].to(model.device)
         with autocast(config.precision, model.device):
             logprobs = sequence_logprobs(model, blocks)
-        loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens)
-        loss.backward()
-        metrics["pretraining_loss"] = loss.item() * tokens / logprobs.numel()
+        loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens) * live
+        (loss * scale).backward()
+        metrics["pretraining_loss"] = loss.item() * tokens / targets
+    metrics = ranks.total(metrics)
+    finite(metrics)
     return metrics
 
 
@@ -171,11 +185,12 @@ class EpochJudge:
 
     def look(self, model, epoch: int) -> float:
         sampling = Sampling(temperature=1.0, max_new_tokens=self.longest, seed=self.seed)
-        answers = generate(model, self.prompts, sampling, stop=frozenset([self.chat.eos]), pad=self.chat.pad)
-        scores = score_episodes(self.scorer, [row[0] for row in answers], self.chat.pad, self.chat.eos)
-        reward = float(scores.mean())
-        if self.best is None or reward > self.best["reward"]:
-            weights = {name: value.detach().cpu().clone() for name, value in own_state(model).items()}
-            self.best = {"epoch": epoch, "reward": reward, "model": weights}
+        with whole(model) as complete:
+            answers = generate(complete, self.prompts, sampling, stop=frozenset([self.chat.eos]), pad=self.chat.pad)
+            scores = score_episodes(self.scorer, [row[0] for row in answers], self.chat.pad, self.chat.eos)
+            reward = ranks.tell(float(scores.mean()))
+            if self.best is None or reward > self.best["reward"]:
+                weights = {name: value.detach().cpu().clone() for name, value in own_state(complete).items()}
+                self.best = {"epoch": epoch, "reward": reward, "model": weights}
         model.train()
         return reward

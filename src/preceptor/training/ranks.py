@@ -1,0 +1,87 @@
+"""The processes of one run. One process alone is rank 0 of 1, and then nothing here does or costs anything.
+
+Every rank reads the same data in the same order, takes its part of every group that goes through the models together,
+and sees the same sums: so results do not depend on the number of ranks, up to the rounding of sums.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if size() > 1 else 0
+
+
+def first() -> bool:
+    """Is this the process that writes and speaks?"""
+    return rank() == 0
+
+
+def barrier() -> None:
+    if size() > 1:
+        agree(False)
+
+
+def share(places: Sequence[int]) -> tuple[list[int], float]:
+    """This rank's part of a group, and 1; or the group's first place and 0 where there is none left for this rank.
+
+    Sharded models need a pass on every rank, so one without rows of its own makes it too, and counts it 0 times.
+    """
+    mine = list(places[rank() :: size()])
+    return (mine, 1.0) if mine else ([places[0]], 0.0)
+
+
+def span(count: int) -> tuple[int, int]:
+    """First and end of this rank's part of `count` rows, one after another, as even as can be."""
+    return count * rank() // size(), count * (rank() + 1) // size()
+
+
+def total(values: Mapping[str, float]) -> dict[str, float]:
+    """Each value's sum over the ranks."""
+    if size() == 1:
+        return dict(values)
+    sums = torch.tensor(list(values.values()), dtype=torch.float64, device=_device())
+    dist.all_reduce(sums)
+    return dict(zip(values, sums.tolist()))
+
+
+def combine(*tensors: Tensor) -> None:
+    """Fill CPU tensors of which each rank made some entries and left the others 0."""
+    for tensor in tensors if size() > 1 else ():
+        moved = tensor.to(_device())
+        dist.all_reduce(moved)
+        tensor.copy_(moved)
+
+
+def gather(rows: list) -> list:
+    """The rows of all ranks, in the order of `span`."""
+    if size() == 1:
+        return rows
+    parts: list[list] = [[] for _ in range(size())]
+    dist.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
+
+
+def agree(flag: bool) -> bool:
+    """True on every rank when it is on one."""
+    return total({"flag": float(flag)})["flag"] > 0
+
+
+def tell(value):
+    """Rank 0's value, on every rank."""
+    if size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
