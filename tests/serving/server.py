@@ -105,3 +105,17 @@ def start(workspace: Workspace, key: str = "", **config) -> Server:
         except OSError:
             time.sleep(0.05)
     raise AssertionError("the server did not become ready")
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started (Linux)."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in lists for child in path.read_text().split()]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process does anything still; one that is dead but not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from preceptor.errors import UserError
 from preceptor.serving import chat as terminal
-from preceptor.serving.worker import Worker
+from preceptor.serving.engine import Running
 
 
 class Typed(Console):
@@ -40,10 +40,13 @@ def workspace(tmp_path_factory):
 def prompts(monkeypatch):
     """The token prompts that reach the worker."""
     seen = []
-    submit = Worker.submit
-    monkeypatch.setattr(
-        Worker, "submit", lambda self, answers: (seen.append(list(answers[0].row.prompt)), submit(self, answers))
-    )
+    submit = Running.submit
+
+    def noted(self, inbox, orders):
+        seen.append(list(orders[0].prompt))
+        return submit(self, inbox, orders)
+
+    monkeypatch.setattr(Running, "submit", noted)
     return seen
 
 

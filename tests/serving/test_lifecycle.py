@@ -136,10 +136,12 @@ def test_sigkill_loses_no_prompt_that_was_acknowledged(tmp_path):
     for thread in threads:
         thread.start()
     until(lambda: len(seen) > 40, 60)
+    (child,) = servers.children(server.process.pid)
     server.process.send_signal(signal.SIGKILL)
     for thread in threads:
         thread.join()
     server.process.wait()
+    until(lambda: not servers.runs(child), 5)  # the models' process ends with the server
     stored = {prompt.text for prompt in workspace.store.prompts()}
     assert len(seen) > 40
     assert set(seen) <= stored

@@ -8,8 +8,8 @@ from server import TEXT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from preceptor.rollout.batch import Row
-from preceptor.serving.answer import Answer, Inbox
+from preceptor.serving.answer import Answer
+from preceptor.serving.news import Order
 from preceptor.serving.words import Words
 from preceptor.text.tokenizer import train_tokenizer
 from preceptor.types import Sampling
@@ -37,8 +37,7 @@ def words(request):
 
 
 def answer(words, **settings):
-    row = Row(prompt=[2], sampling=Sampling(), number=0, stop=frozenset())
-    return Answer(words, row, Inbox(), **settings)
+    return Answer(words, Order(prompt=[2], sampling=Sampling(), **settings), 0, frozenset())
 
 
 def feed(words, text, **settings):
@@ -73,12 +72,12 @@ def test_random_bytes_read_as_the_tokenizer_reads_them():
 def test_every_way_to_cut_at_a_stop_text(words):
     text = "The quick brown fox jumps over the lazy dog"
     for stop in ("fox", "k b", "e", " jumps over", "T", "dog", "not there"):
-        shown = "".join(piece.text for piece in feed(words, text, stop=["never", stop]))
+        shown = "".join(piece.text for piece in feed(words, text, stops=["never", stop]))
         assert shown == text.split(stop)[0]
 
 
 def test_a_text_that_only_begins_like_a_stop_text_is_shown_in_the_end(words):
-    pieces = feed(words, "The quick brown fox", stop=["fox jumps"])
+    pieces = feed(words, "The quick brown fox", stops=["fox jumps"])
     assert "".join(piece.text for piece in pieces) == "The quick brown fox"
     assert all("fo" not in piece.text for piece in pieces[:-1])
 
@@ -91,7 +90,7 @@ def test_white_space_at_the_ends_is_left_out_and_inside_kept(words):
 
 def test_logprobs_go_with_the_text_that_is_shown():
     words = Words(train_tokenizer([TEXT * 20], 420))
-    pieces = feed(words, "The quick brown fox", top=0, stop=["brown"])
+    pieces = feed(words, "The quick brown fox", top=0, stops=["brown"])
     drawn = [one for piece in pieces for one in piece.drawn]
     assert [words.label(one.token) for one in drawn] == ["The", " quick", " brown"][: len(drawn)]
     assert [one.start for one in drawn] == [0, 3, 9][: len(drawn)]

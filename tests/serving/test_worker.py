@@ -4,70 +4,24 @@ import time
 
 import pytest
 import torch
+from architectures import KINDS, V
 from server import TEXT
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 from preceptor.config import ServeConfig
 from preceptor.models.load import load_policy
 from preceptor.models.save import save_model
-from preceptor.rollout.batch import Row
-from preceptor.serving.answer import Answer, Inbox
+from preceptor.serving.answer import Answer
 from preceptor.serving.asking import ask_text, begin
+from preceptor.serving.errors import ApiError
 from preceptor.serving.models import Models
+from preceptor.serving.news import Broken, Busy, Closed, Inbox, Order, deliver
 from preceptor.serving.requests import TextRequest, parse
 from preceptor.serving.words import Words
-from preceptor.serving.worker import Broken, Busy, Closed, Worker, score_tokens
+from preceptor.serving.worker import Worker, score_tokens
 from preceptor.store import Workspace
 from preceptor.text.tokenizer import train_tokenizer
 from preceptor.types import ModelCard, Sampling
-
-V = 420
-KINDS = {
-    "llama": lambda: LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=V,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=64,
-            initializer_range=0.3,
-        )
-    ),
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)),
-    "qwen3": lambda: Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=V,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            intermediate_size=64,
-            initializer_range=0.3,
-        )
-    ),
-    "neox": lambda: GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=V,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            initializer_range=0.3,
-        )
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +39,8 @@ def folder(request, tokenizer, tmp_path_factory):
 
 
 def answer_of(words, prompt, limit, number=0, **sampling):
-    row = Row(prompt=prompt, sampling=Sampling(max_new_tokens=limit, **sampling), number=number, stop=frozenset([0]))
-    return Answer(words, row, Inbox())
+    order = Order(prompt=prompt, sampling=Sampling(max_new_tokens=limit, **sampling), number=number)
+    return Answer(words, order, Inbox(), frozenset([0]))
 
 
 def wait(answers, seconds=60):
@@ -107,7 +61,7 @@ def wait(answers, seconds=60):
 
 @pytest.fixture
 def worker(folder):
-    made = Worker("test", load_policy(folder), 1, rows=4, queue=6, context=512)
+    made = Worker("test", load_policy(folder), 1, rows=4, context=512, deliver=deliver)
     yield made
     made.close()
 
@@ -152,7 +106,7 @@ def llama(tokenizer, tmp_path_factory):
 
 
 def test_a_cancelled_answer_makes_room_and_the_others_go_on(llama, tokenizer):
-    worker = Worker("test", llama, 1, rows=2, queue=2, context=2048)
+    worker = Worker("test", llama, 1, rows=2, context=2048, deliver=deliver)
     words = Words(tokenizer)
     long = [answer_of(words, [5, 6], 2000, number) for number in range(3)]
     for one in long:
@@ -168,23 +122,8 @@ def test_a_cancelled_answer_makes_room_and_the_others_go_on(llama, tokenizer):
     worker.close()
 
 
-def test_a_full_queue_refuses_and_takes_nothing(llama, tokenizer):
-    worker = Worker("test", llama, 1, rows=1, queue=2, context=2048)
-    words = Words(tokenizer)
-    first = [answer_of(words, [5], 2000, number) for number in range(3)]
-    worker.submit(first)
-    with pytest.raises(Busy) as refused:
-        worker.submit([answer_of(words, [5], 3, 7)])
-    assert 0 < refused.value.seconds <= 60
-    assert sum(worker.load) == 3
-    worker.cancel(first)
-    worker.close()
-    with pytest.raises(Closed):
-        worker.submit([answer_of(words, [5], 3, 8)])
-
-
 def test_close_finishes_what_was_taken(llama, tokenizer):
-    worker = Worker("test", llama, 1, rows=2, queue=8, context=512)
+    worker = Worker("test", llama, 1, rows=2, context=512, deliver=deliver)
     answers = [answer_of(Words(tokenizer), [5, 6], 30, number) for number in range(6)]
     worker.submit(answers)
     worker.close()
@@ -193,7 +132,7 @@ def test_close_finishes_what_was_taken(llama, tokenizer):
 
 
 def test_a_failed_step_is_told_and_the_next_request_works(llama, tokenizer, monkeypatch, caplog):
-    worker = Worker("test", llama, 1, rows=2, queue=8, context=512)
+    worker = Worker("test", llama, 1, rows=2, context=512, deliver=deliver)
     words = Words(tokenizer)
     monkeypatch.setattr("preceptor.serving.worker.likelihoods", None)
     broken = answer_of(words, [5, 6], 30)
@@ -208,11 +147,80 @@ def test_a_failed_step_is_told_and_the_next_request_works(llama, tokenizer, monk
     worker.close()
 
 
-def test_models_are_unloaded_when_others_need_the_room_and_loaded_again_when_replaced(tmp_path, tokenizer):
+@pytest.fixture
+def workspace(tmp_path, tokenizer):
+    """Three models, called a, b and c."""
     workspace = Workspace.create(tmp_path / "w")
     for seed, name in enumerate(("a", "b", "c")):
         torch.manual_seed(seed)
         save_model(workspace.model(name), KINDS["llama"](), tokenizer, ModelCard(name=name, stage="test"))
+    return workspace
+
+
+def order(limit, number=0, **sampling):
+    return Order(prompt=[5], sampling=Sampling(max_new_tokens=limit, **sampling), number=number)
+
+
+def finished(inbox):
+    """The tokens of an answer, once it is complete."""
+    while True:
+        piece = inbox.pieces.get(timeout=60)
+        if piece.error:
+            raise piece.error
+        if piece.finish:
+            return piece.tokens
+
+
+def test_a_full_queue_refuses_and_takes_nothing(workspace):
+    models = Models(workspace, ServeConfig(rows=1, queue=2))
+    with models.use("a") as served:
+        running, inbox = served.running, Inbox()
+        first = running.submit(inbox, [order(2000, number) for number in range(3)])
+        with pytest.raises(Busy) as refused:
+            running.submit(Inbox(), [order(3)])
+        assert 0 < refused.value.seconds <= 60
+        running.cancel(first)
+        again = Inbox()
+        running.submit(again, [order(3)])
+        assert finished(again) <= 3
+        assert running.load == (0, 0)
+    models.close()
+    with pytest.raises(Closed):
+        running.submit(Inbox(), [order(3)])
+
+
+def test_when_the_models_process_dies_its_answers_fail_and_the_next_request_starts_another(workspace):
+    models = Models(workspace, ServeConfig())
+    with models.use("a") as served:
+        inbox = Inbox()
+        served.running.submit(inbox, [order(2000), order(2000, 1)])
+        scored = served.running.score([[5] * 2000] * 50, 1)[1]
+        models.engine.process.kill()
+        with pytest.raises(Broken, match="ended"):
+            finished(inbox)
+        with pytest.raises(Broken, match="ended"):
+            scored.result(timeout=10)
+        with pytest.raises((Closed, Broken)):
+            served.running.submit(Inbox(), [order(3)])
+    with models.use("a") as again:
+        inbox = Inbox()
+        again.running.submit(inbox, [order(3)])
+        assert finished(inbox) <= 3
+    process = models.engine.process
+    models.close()
+    assert process.poll() == 0
+
+
+def test_a_folder_that_cannot_be_loaded_is_told(workspace):
+    (workspace.model("a") / "model.safetensors").write_bytes(b"nothing")
+    models = Models(workspace, ServeConfig())
+    with pytest.raises(ApiError, match="cannot load") as refused, models.use("a"):
+        pass
+    assert refused.value.status == 500
+    models.close()
+
+
+def test_models_are_unloaded_when_others_need_the_room_and_loaded_again_when_replaced(workspace, tokenizer):
     models = Models(workspace, ServeConfig(loaded=2, context=256))
     with models.use("a") as first:
         with models.use("b"), pytest.raises(Exception, match="busy"), models.use("c"):
@@ -227,27 +235,23 @@ def test_models_are_unloaded_when_others_need_the_room_and_loaded_again_when_rep
     models.close()
 
 
-def test_reward_models_are_not_offered(tmp_path, tokenizer):
-    workspace = Workspace.create(tmp_path / "w")
-    save_model(workspace.model("a"), KINDS["llama"](), tokenizer, ModelCard(name="a", stage="test"))
+def test_reward_models_are_not_offered(workspace):
     folder = workspace.model("reward")
     folder.mkdir()
     (folder / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')
     models = Models(workspace, ServeConfig())
-    assert models.names() == ["a"]
+    assert models.names() == ["a", "b", "c"]
     with pytest.raises(Exception, match="no model 'reward'"), models.use("reward"):
         pass
 
 
-def test_a_request_outside_an_event_loop(tmp_path, tokenizer):
+def test_a_request_outside_an_event_loop(workspace):
     """As the terminal chat does it."""
-    workspace = Workspace.create(tmp_path / "w")
-    save_model(workspace.model("a"), KINDS["llama"](), tokenizer, ModelCard(name="a", stage="test"))
     models = Models(workspace, ServeConfig())
     lease = models.use("a")
     served = lease.__enter__()
     wanted = parse(TextRequest, b'{"model": "a", "prompt": "The", "max_tokens": 5}')
     flow = begin(models, lease, served, ask_text(served, wanted), "cmpl", strip=False)
-    wait(flow.answers)
+    assert finished(flow.inbox) <= 5
     flow.close()
     models.close()

@@ -171,18 +171,24 @@ class RunningBatch:
         self.position = self.position + 1
         self.logits = project(self.model, hidden[:, -1]).float()
 
+    @torch.inference_mode()
+    def close_gaps(self) -> None:
+        """Move every row's columns together. Rows that left and joined make gaps, which cost room and time."""
+        if not self.rows:
+            return
+        own = self.seen.sum(-1)
+        longest = int(own.max())
+        order = (~self.seen).long().argsort(dim=-1, stable=True)[:, :longest]
+        self.cache.gather_columns(order)
+        self.seen = column_mask(own, self.cache.columns)
+        self.cache.column = longest
+
     def _room(self, width: int = 0) -> None:
         """Make sure that prompts of `width` columns and one more token fit: close gaps first, grow when that is not
         enough."""
         if max(self.cache.column, width) + 1 <= self.cache.columns:
             return
-        if self.rows:
-            own = self.seen.sum(-1)
-            longest = int(own.max())
-            order = (~self.seen).long().argsort(dim=-1, stable=True)[:, :longest]
-            self.cache.gather_columns(order)
-            self.seen = column_mask(own, self.cache.columns)
-            self.cache.column = longest
+        self.close_gaps()
         self.cache.grow(max(self.cache.column, width) + 1)
         if self.seen.shape[1] < self.cache.columns:
             extra = self.seen.new_zeros(len(self.seen), self.cache.columns - self.seen.shape[1])

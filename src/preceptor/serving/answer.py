@@ -1,93 +1,22 @@
 """One answer in the making: its text as it may be shown, its stop strings, its log-probabilities, who waits for it."""
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Literal
+from collections.abc import Hashable, Sequence
 
 from preceptor.rollout.batch import Row
+from preceptor.serving.news import Drawn, Finish, Order, Piece
 from preceptor.serving.words import Words
-
-Finish = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A token, its log-probability in nats at temperature 1, and the likeliest tokens in its place with theirs.
-
-    The first token of a text has no log-probability.
-    """
-
-    token: int
-    logprob: float | None
-    top: Sequence[tuple[int, float]]
-    start: int  # characters of the answer before it
-
-
-@dataclass(slots=True)
-class Piece:
-    """News of an answer: more text, the tokens it came from where asked for, and at its end why it ended."""
-
-    index: int = 0  # of the answer among those of its request
-    text: str = ""
-    drawn: list[Drawn] = field(default_factory=list)
-    finish: Finish | None = None
-    error: Exception | None = None
-
-
-class Inbox:
-    """Where the pieces of an answer arrive: in the event loop that made it, or in a plain thread without one."""
-
-    def __init__(self) -> None:
-        try:
-            self.loop = asyncio.get_running_loop()
-            self.pieces = asyncio.Queue()
-        except RuntimeError:
-            self.loop = None
-            self.pieces = SimpleQueue()
-
-
-def deliver(news: list[tuple[Inbox, Piece]]) -> None:
-    """Hand over pieces from a worker's thread; each event loop is woken once."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Inbox, Piece]]] = {}
-    for inbox, piece in news:
-        if inbox.loop is None:
-            inbox.pieces.put(piece)
-        else:
-            loops.setdefault(inbox.loop, []).append((inbox, piece))
-    for loop, own in loops.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_put, own)
-
-
-def _put(news: list[tuple[Inbox, Piece]]) -> None:
-    for inbox, piece in news:
-        inbox.pieces.put_nowait(piece)
 
 
 class Answer:
     """Feed it a row's tokens with `push`; it gives pieces whose texts, put together, are the answer.
 
-    `stop`: the answer ends before the first of these texts. `strip`: it has no white space at its ends. `top`: how
-    many likely tokens to report with each one drawn; none: no log-probabilities. Pieces carry `index` into `inbox`;
-    `offset` is the number of characters before the answer (an echoed prompt), for the places of its tokens.
+    `inbox` says whom the pieces are for; `end` are the tokens that end an answer.
     """
 
-    def __init__(
-        self,
-        words: Words,
-        row: Row,
-        inbox: Inbox,
-        *,
-        index: int = 0,
-        stop: Sequence[str] = (),
-        strip: bool = False,
-        top: int | None = None,
-        offset: int = 0,
-    ):
-        self.row, self.inbox, self.index = row, inbox, index
-        self.stop, self.strip, self.top, self.offset = stop, strip, top, offset
+    def __init__(self, words: Words, order: Order, inbox: Hashable, end: frozenset[int]):
+        self.row = Row(prompt=order.prompt, sampling=order.sampling, number=order.number, stop=end)
+        self.inbox, self.index = inbox, order.index
+        self.stop, self.strip, self.top, self.offset = order.stops, order.strip, order.top, order.offset
         self.reader = words.reader()
         self.text = ""  # all that was read
         self.sent = 0  # characters of it that were given out, or left out at the front
@@ -121,7 +50,9 @@ class Answer:
             drawn = [one for one in self.held if cut is None or one.start - self.offset < cut]
             self.finished = True
         self.held = self.held[len(drawn) :]
-        return Piece(self.index, text, drawn, finish) if text or drawn or finish else None
+        if not (text or drawn or finish):
+            return None
+        return Piece(self.index, text, drawn, finish, tokens=len(self.row.tokens))
 
     def _stop_at(self, before: int) -> int | None:
         """Where the first stop text begins, if one is complete; only what came after `before` is new."""

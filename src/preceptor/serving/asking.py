@@ -9,14 +9,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from preceptor.errors import UserError
-from preceptor.rollout.batch import Row
-from preceptor.serving.answer import Answer, Drawn, Inbox, Piece
 from preceptor.serving.errors import ApiError, bad
 from preceptor.serving.limits import Limits
 from preceptor.serving.models import Models, Served
+from preceptor.serving.news import Broken, Busy, Closed, Drawn, Inbox, Order, Piece, join
 from preceptor.serving.replies import ChatShape, Choice, Head, TextShape
 from preceptor.serving.requests import ChatRequest, Request, TextRequest
-from preceptor.serving.worker import Busy, Closed
 from preceptor.store.keys import ApiKey
 from preceptor.types import Message, Sampling
 
@@ -55,7 +53,7 @@ def ask_chat(served: Served, request: ChatRequest) -> Asked:
 def ask_text(served: Served, request: TextRequest) -> Asked:
     """Raises ApiError 400 as `ask_chat` does."""
     stops = request.stops
-    vocabulary = served.worker.model.config.get_text_config().vocab_size
+    vocabulary = served.running.vocabulary
     prompts: list[list[int]] = []
     texts: list[str] = []
     for prompt in request.prompts:
@@ -91,10 +89,12 @@ class Flow:
     asked: Asked
     key: ApiKey | None
     limits: Limits | None
-    answers: list[Answer]
     inbox: Inbox
-    scored: Future | None
     head: Head
+    tokens: list[int]  # of each answer so far
+    left: int  # answers that are not complete
+    requests: list[int] = field(default_factory=list)  # what the model's process knows this under
+    scored: Future | None = None
     started: float = field(default_factory=time.monotonic)
     first_after: float | None = None
     closed: bool = False
@@ -105,22 +105,22 @@ class Flow:
 
     @property
     def answer_tokens(self) -> int:
-        return sum(len(answer.row.tokens) for answer in self.answers)
+        return sum(self.tokens)
 
     @property
     def finished(self) -> bool:
-        return all(answer.finished for answer in self.answers)
+        return not self.left
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """News of all answers as they come; those of one answer that came together are one piece."""
         for piece in await self._echoes():
             yield piece
-        left = len(self.answers)
-        while left:
+        while self.left:
             for piece in await self._next():
                 if piece.error is not None:
                     raise as_api_error(piece.error)
-                left -= piece.finish is not None
+                self.tokens[piece.index] = piece.tokens
+                self.left -= piece.finish is not None
                 yield piece
 
     async def whole(self) -> list[Choice]:
@@ -139,14 +139,18 @@ class Flow:
         if self.closed:
             return
         self.closed = True
-        if self.scored is not None:
-            self.scored.cancel()
-        if not self.finished:
-            self.served.worker.cancel(self.answers)
+        self.cancel()
         if self.key is not None and self.limits is not None:
             used = self.prompt_tokens + self.answer_tokens
             self.limits.give_back_tokens(self.key, self.asked.most_tokens - used)
         self.lease.__exit__(None, None, None)
+
+    def cancel(self) -> None:
+        """Free the rows of what is not complete."""
+        if self.scored is not None:
+            self.scored.cancel()
+        for request in self.requests:
+            self.served.running.cancel(request)
 
     async def _next(self) -> list[Piece]:
         """All pieces that have arrived, joined per answer; waits for the first."""
@@ -155,16 +159,7 @@ class Flow:
             arrived.append(self.inbox.pieces.get_nowait())
         if self.first_after is None:
             self.first_after = time.monotonic() - self.started
-        joined: dict[int, Piece] = {}
-        for piece in arrived:
-            if piece.index in joined:
-                old = joined[piece.index]
-                old.text += piece.text
-                old.drawn += piece.drawn
-                old.finish, old.error = piece.finish, piece.error
-            else:
-                joined[piece.index] = piece
-        return list(joined.values())
+        return join(arrived)
 
     async def _echoes(self) -> list[Piece]:
         """The prompts as the first piece of each answer, and the whole of it where no token is wanted."""
@@ -213,25 +208,29 @@ def begin(
         raise bad(f"{count} answers in one request; this server takes {config.rows + config.queue} at most", "n")
     if key is not None and limits is not None:
         limits.take_tokens(key, asked.most_tokens)
-    inbox = Inbox()
-    answers = []
-    for index in range(count if asked.room else 0):
-        prompt = asked.prompts[index // asked.n]
-        row = Row(prompt=prompt, sampling=asked.sampling, number=index, stop=served.stop)
-        offset = len(asked.echoed[index // asked.n]) if asked.echoed is not None else 0
-        answers.append(
-            Answer(served.words, row, inbox, index=index, stop=asked.stops, strip=strip, top=asked.top, offset=offset)
+    orders = [
+        Order(
+            prompt=asked.prompts[index // asked.n],
+            sampling=asked.sampling,
+            index=index,
+            number=index,
+            stops=asked.stops,
+            strip=strip,
+            top=asked.top,
+            offset=len(asked.echoed[index // asked.n]) if asked.echoed is not None else 0,
         )
+        for index in range(count if asked.room else 0)
+    ]
     head = Head(f"{kind}-{secrets.token_hex(12)}", int(time.time()), served.name, f"fp_{served.id.split('@')[-1]}")
-    flow = Flow(served, lease, asked, key, limits, answers, inbox, None, head)
+    flow = Flow(served, lease, asked, key, limits, Inbox(), head, [0] * count, len(orders))
     try:
         if asked.echoed is not None and asked.top is not None:
-            flow.scored = served.worker.score(asked.prompts, asked.top)
-        if answers:
-            served.worker.submit(answers)
-    except (Busy, Closed) as error:
-        if flow.scored is not None:
-            flow.scored.cancel()
+            request, flow.scored = served.running.score(asked.prompts, asked.top)
+            flow.requests.append(request)
+        if orders:
+            flow.requests.append(served.running.submit(flow.inbox, orders))
+    except (Broken, Busy, Closed) as error:
+        flow.cancel()
         if key is not None and limits is not None:
             limits.give_back_tokens(key, asked.most_tokens)
         raise as_api_error(error) from error

@@ -7,11 +7,9 @@ from rich.console import Console
 
 from preceptor.config import ServeConfig
 from preceptor.errors import UserError
-from preceptor.rollout.batch import Row
-from preceptor.serving.answer import Answer, Inbox
 from preceptor.serving.errors import ApiError
 from preceptor.serving.models import Models, Served
-from preceptor.serving.worker import Broken
+from preceptor.serving.news import Broken, Inbox, Order
 from preceptor.store import Workspace
 from preceptor.types import Message, Sampling
 
@@ -90,15 +88,14 @@ def answer(served: Served, messages: list[Message], sampling: Sampling, turn: in
         console.print(f"The conversation fills the model's context of {served.context} tokens; /reset begins anew.")
         return None
     limits = Sampling(temperature=sampling.temperature, top_p=sampling.top_p, max_new_tokens=room, seed=sampling.seed)
-    row = Row(prompt=prompt, sampling=limits, number=turn, stop=served.stop)
-    making = Answer(served.words, row, Inbox(), strip=True)
-    served.worker.submit([making])
+    inbox = Inbox()
+    request = served.running.submit(inbox, [Order(prompt=prompt, sampling=limits, number=turn, strip=True)])
     text = ""
     console.print(f"[bold]{served.name}[/bold] › ", end="")
     try:
         while True:
             try:
-                piece = making.inbox.pieces.get(timeout=0.1)  # short, so that Ctrl-C is heard between two tokens
+                piece = inbox.pieces.get(timeout=0.1)  # short, so that Ctrl-C is heard between two tokens
             except Empty:
                 continue
             if piece.error is not None:
@@ -108,7 +105,7 @@ def answer(served: Served, messages: list[Message], sampling: Sampling, turn: in
             if piece.finish:
                 break
     except KeyboardInterrupt:
-        served.worker.cancel([making])
+        served.running.cancel(request)
         console.print(" [dim](stopped)[/dim]", end="")
     except (Broken, UserError) as error:
         console.print(f"[bold red]{type(error).__name__}[/bold red]: {error}")

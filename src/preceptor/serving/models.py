@@ -9,11 +9,12 @@ from pathlib import Path
 
 from preceptor.config import ServeConfig
 from preceptor.errors import UserError
-from preceptor.models.load import load_policy, load_tokenizer
+from preceptor.models.load import load_tokenizer
 from preceptor.models.save import model_hash
+from preceptor.serving.engine import Engine, Running
 from preceptor.serving.errors import ApiError, bad
+from preceptor.serving.news import Broken
 from preceptor.serving.words import Words
-from preceptor.serving.worker import Worker
 from preceptor.store import Workspace
 from preceptor.text.chat import Chat
 from preceptor.types import Message
@@ -30,11 +31,14 @@ class Served:
     signature: Signature
     chat: Chat
     words: Words
-    stop: frozenset[int]
-    context: int
-    worker: Worker
+    running: Running
     users: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer at most."""
+        return self.running.context
 
     def chat_tokens(self, messages: Sequence[Message]) -> list[int]:
         """A conversation as tokens. Raises ApiError where the model's chat template refuses it."""
@@ -58,6 +62,7 @@ class Models:
         self.lock = threading.Lock()
         self.loading = threading.Lock()
         self.loaded: dict[str, Served] = {}  # the one used longest ago first
+        self.engine: Engine | None = None  # started when the first model is asked for
 
     def names(self) -> list[str]:
         """Models that write text, by age; reward models do not."""
@@ -83,14 +88,17 @@ class Models:
     def loads(self) -> dict[str, tuple[int, int, int]]:
         """Per model in memory: answers that decode, that wait, and tokens drawn since it was loaded."""
         with self.lock:
-            return {name: (*served.worker.load, served.worker.tokens_drawn) for name, served in self.loaded.items()}
+            return {name: (*served.running.load, served.running.tokens_drawn) for name, served in self.loaded.items()}
 
     def close(self) -> None:
-        """Finish all running answers and end the threads."""
+        """Finish all running answers and end the models' process."""
         with self.lock:
             served, self.loaded = list(self.loaded.values()), {}
+            engine, self.engine = self.engine, None
         for one in served:
-            one.worker.close()
+            one.running.close()
+        if engine is not None:
+            engine.stop()
 
     def _find(self, name: str) -> Served | None:
         """The loaded model, counted as used; None where it is not loaded or its files were replaced."""
@@ -101,7 +109,7 @@ class Models:
         signature = _signature(self.workspace.model(name))
         with self.lock:
             served = self.loaded.get(name)
-            if served is None or served.signature != signature:
+            if served is None or served.signature != signature or not served.running.engine.alive:
                 return None
             self.loaded[name] = self.loaded.pop(name)
             served.users += 1
@@ -111,23 +119,21 @@ class Models:
         folder = self.workspace.model(name)
         signature = _signature(folder)
         self._make_room(name)
+        if self.engine is None or not self.engine.alive:
+            self.engine = Engine()
+        config = self.config
         try:
-            tokenizer = load_tokenizer(folder)
-            chat = Chat(tokenizer)
-            model = load_policy(folder)
-        except UserError as error:
+            chat = Chat(load_tokenizer(folder))
+            running = self.engine.load(name, folder, rows=config.rows, queue=config.queue, context=config.context)
+        except (UserError, Broken) as error:
             raise ApiError(500, str(error), param="model") from error
-        context = min(self.config.context or 2**31, context_of(model))
-        worker = Worker(name, model, chat.pad, rows=self.config.rows, queue=self.config.queue, context=context)
         served = Served(
             name=name,
             id=f"{name}@{model_hash(folder)[:16]}",
             signature=signature,
             chat=chat,
-            words=Words(tokenizer),
-            stop=stop_tokens(model, chat),
-            context=context,
-            worker=worker,
+            words=Words(chat.tokenizer),
+            running=running,
             users=1,
         )
         with self.lock:
@@ -145,7 +151,7 @@ class Models:
                     )
                 out.append(self.loaded.pop(idle.pop(0)))
         for served in out:
-            served.worker.close()
+            served.running.close()
 
     @staticmethod
     def _writes(folder: Path) -> bool:
@@ -158,21 +164,6 @@ class Models:
 
 def unknown_model(name: str) -> ApiError:
     return ApiError(404, f"there is no model {name[:100]!r}; see GET /v1/models", param="model", code="model_not_found")
-
-
-def context_of(model) -> int:
-    """The most tokens of prompt and answer: what the model's config allows, and its window of attention if narrower."""
-    config = model.config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    context = next((int(value) for name in names if (value := getattr(config, name, None))), 2048)
-    sliding = any("sliding" in kind for kind in getattr(config, "layer_types", None) or [])
-    return min(context, config.sliding_window) if sliding else context
-
-
-def stop_tokens(model, chat: Chat) -> frozenset[int]:
-    """The end-of-text token, and the others that the model's generation config ends at."""
-    more = model.generation_config.eos_token_id if model.generation_config is not None else None
-    return frozenset([chat.eos, *(more if isinstance(more, list) else [] if more is None else [more])])
 
 
 def _signature(folder: Path) -> Signature:

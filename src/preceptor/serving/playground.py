@@ -14,12 +14,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from preceptor.serving.answer import Piece
 from preceptor.serving.api import EventStream, Service, unless_gone
 from preceptor.serving.asking import Asked, Flow, begin
 from preceptor.serving.conversations import Conversation, Conversations, Settings, Side, Turn
 from preceptor.serving.errors import ApiError, bad
 from preceptor.serving.models import Served
+from preceptor.serving.news import Piece
 from preceptor.serving.replies import event
 from preceptor.store.consent import VOTES, add_vote, consent_of, set_consent
 from preceptor.types import Completion, Sampling

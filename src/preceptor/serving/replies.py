@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preceptor.serving.answer import Drawn, Finish
+from preceptor.serving.news import Drawn, Finish
 from preceptor.serving.words import Words
 
 DONE = b"data: [DONE]\n\n"

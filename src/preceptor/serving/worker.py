@@ -5,7 +5,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -16,32 +16,18 @@ from transformers import PreTrainedModel
 from preceptor.errors import UserError
 from preceptor.models.logprobs import CHUNK, hidden_states, project
 from preceptor.rollout.batch import RunningBatch
-from preceptor.serving.answer import Answer, Inbox, Piece, deliver
+from preceptor.serving.answer import Answer
+from preceptor.serving.news import Broken, Piece, join
 
 log = logging.getLogger("preceptor.serving")
 
 COLUMNS = 256  # tokens per row the cache starts with; it grows when longer rows come
 SMALL = 30_000_000  # parameters; below, threads of the arithmetic cost more than they bring
-MEMORY = 0.9  # of the running mean of seconds per answer
 # Under load, pieces leave in groups: waking the event loop and writing to a socket for each of them would take longer
 # than drawing the tokens. One answer alone is never held back; 32 are for 32 ms, which nobody sees.
 HOLD = 0.001  # seconds per running answer
-
-
-class Busy(Exception):
-    """The queue is full. `seconds`: about how long until there is room."""
-
-    def __init__(self, seconds: float):
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
-class Closed(Exception):
-    """The worker takes no more work."""
-
-
-class Broken(Exception):
-    """The model failed on this request."""
+GATHER = 8  # new answers join after every (running / GATHER)th step: prefills are cheaper in groups
+GAPS = 1.5  # columns of the cache over those of its longest row, past which closing the gaps pays
 
 
 @dataclass(slots=True, eq=False)
@@ -54,15 +40,19 @@ class Score:
     done: list[list[tuple[float, list]]] = field(default_factory=list)
 
 
+Deliver = Callable[[Sequence[tuple[Hashable, Piece]]], None]
+
+
 class Worker:
     """Decodes the answers of one model.
 
-    `rows` answers at once share each step; `queue` more may wait. All methods may be called from any thread; pieces
-    arrive in each answer's inbox.
+    `rows` answers at once share each step; the others wait. All methods may be called from any thread. `deliver` gets
+    the pieces, each with its answer's inbox, from the worker's own thread; it is also called, without pieces, when
+    `load` has changed.
     """
 
-    def __init__(self, name: str, model: PreTrainedModel, pad: int, *, rows: int, queue: int, context: int):
-        self.name, self.model, self.pad, self.rows, self.queue = name, model, pad, rows, queue
+    def __init__(self, name: str, model: PreTrainedModel, pad: int, *, rows: int, context: int, deliver: Deliver):
+        self.name, self.model, self.pad, self.rows, self.deliver = name, model, pad, rows, deliver
         self.columns = min(COLUMNS, context) + 1
         self.changed = threading.Condition()
         self.waiting: deque[Answer] = deque()
@@ -71,30 +61,24 @@ class Worker:
         self.active: dict[int, Answer] = {}  # id of a row -> its answer
         self.closing = False
         self.tokens_drawn = 0
-        self.held: list[tuple[Inbox, Piece]] = []
+        self.held: list[tuple[Hashable, Piece]] = []
         self.delivered_at = 0.0
-        self.answer_seconds = 1.0
-        self.joined_at: dict[int, float] = {}
+        self.told = (0, 0)
         self.thread = threading.Thread(target=self._run, name=f"serve {name}", daemon=True)
         self.thread.start()
 
     # -- from any thread ------------------------------------------------------------------------------------
 
     def submit(self, answers: Sequence[Answer]) -> None:
-        """Queue answers, all or none. Raises Busy when there is no room, Closed after `close`."""
+        """Queue answers."""
         with self.changed:
-            self._check(len(answers))
             self.waiting.extend(answers)
             self.changed.notify()
 
     def score(self, texts: Sequence[Sequence[int]], top: int) -> Future:
-        """A future with `score_tokens` of each text; one text a step, so that answers go on meanwhile.
-
-        Raises Busy and Closed as `submit` does.
-        """
+        """A future with `score_tokens` of each text; one text a step, so that answers go on meanwhile."""
         work = Score(texts, top, Future())
         with self.changed:
-            self._check(1)
             self.scores.append(work)
             self.changed.notify()
         return work.result
@@ -117,20 +101,15 @@ class Worker:
         """Answers that decode, answers and scores that wait."""
         return len(self.active), len(self.waiting) + len(self.scores)
 
-    def _check(self, count: int) -> None:
-        if self.closing:
-            raise Closed
-        waiting = len(self.waiting) + len(self.scores)
-        if waiting + count > self.queue + self.rows - len(self.active):
-            raise Busy(min(60.0, self.answer_seconds * (1 + waiting / self.rows)))
-
     # -- the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         if self.model.device.type == "cpu" and self.model.num_parameters() < SMALL:
             torch.set_num_threads(1)  # of this thread
         batch = self._new_batch()
+        steps = 0  # since answers joined
         while True:
+            steps += 1
             with self.changed:
                 while not (self.waiting or self.scores or self.unwanted or self.active or self.closing):
                     self.changed.wait()
@@ -141,7 +120,11 @@ class Worker:
                 if self.closing and not (self.waiting or self.scores or self.active):
                     return
                 room = self.rows - len(self.active) + sum(id(answer.row) in self.active for answer in gone)
+                if len(self.active) > steps * GATHER:
+                    room = 0
                 joining = [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]
+                if joining:
+                    steps = 0
                 score = self.scores.popleft() if self.scores else None
                 for answer in joining:
                     self.active[id(answer.row)] = answer
@@ -153,9 +136,11 @@ class Worker:
                 if self.active:
                     self._step(batch)
             except Exception as error:
-                _log(f"model {self.name}: a step failed", error)
+                log_error(f"model {self.name}: a step failed", error)
                 self._fail(list(self.active.values()), Broken("the model failed; the request was not finished"))
                 batch = self._new_batch()
+            if self.load != self.told:
+                self._send([])
             if not self.active and batch.cache.columns > self.columns:
                 batch = self._new_batch()  # gives back the memory that long rows took
 
@@ -168,26 +153,28 @@ class Worker:
             batch.drop(rows)
 
     def _forget(self, answer: Answer) -> bool:
-        self.joined_at.pop(id(answer.row), None)
         return self.active.pop(id(answer.row), None) is not None
 
     def _join(self, batch: RunningBatch, joining: Sequence[Answer]) -> None:
         if not joining:
             return
+        if self.active and batch.cache.column > GAPS * max(map(self._columns, self.active.values())):
+            batch.close_gaps()
         try:
             batch.join([answer.row for answer in joining])
         except UserError as error:  # raised before the batch is touched
             self._fail(joining, error)
-            return
-        now = time.monotonic()
-        self.joined_at |= {id(answer.row): now for answer in joining}
+
+    @staticmethod
+    def _columns(answer: Answer) -> int:
+        return len(answer.row.prompt) + len(answer.row.tokens)
 
     def _fail(self, answers: Sequence[Answer], error: Exception) -> None:
         for answer in answers:
             self._forget(answer)
             answer.finished = True
         self.held += [(answer.inbox, Piece(answer.index, error=error)) for answer in answers]
-        self._deliver({id(answer.inbox) for answer in answers})
+        self._deliver({answer.inbox for answer in answers})
 
     def _step(self, batch: RunningBatch) -> None:
         asked = [
@@ -202,7 +189,7 @@ class Worker:
             chosen = torch.tensor([answer.row.tokens[-1] for _, answer in asked], device=before.device)
             tops = [answer.top or 0 for _, answer in asked]
             likely = {id(answer): one for (_, answer), one in zip(asked, likelihoods(before, chosen, tops))}
-        urgent: set[int] = set()  # the first and the last words of an answer do not wait
+        urgent: set[Hashable] = set()  # the first and the last words of an answer do not wait
         stopped = []
         for answer in list(self.active.values()):
             self.tokens_drawn += 1
@@ -212,11 +199,9 @@ class Worker:
                 continue
             self.held.append((answer.inbox, piece))
             if piece.finish or not answer.begun:
-                urgent.add(id(answer.inbox))
+                urgent.add(answer.inbox)
                 answer.begun = True
             if piece.finish:
-                taken = time.monotonic() - self.joined_at.get(id(answer.row), time.monotonic())
-                self.answer_seconds = MEMORY * self.answer_seconds + (1 - MEMORY) * taken
                 if answer.row.finish_reason is None:
                     stopped.append(answer)  # by a stop text, of which the batch knows nothing
                 else:
@@ -224,18 +209,26 @@ class Worker:
         self._drop(batch, stopped)
         self._deliver(urgent)
 
-    def _deliver(self, urgent: set[int]) -> None:
+    def _deliver(self, urgent: set[Hashable]) -> None:
         """Send the pieces for these inboxes, and all others when it is time."""
         now = time.monotonic()
         if now - self.delivered_at >= HOLD * len(self.active):
             news, self.held, self.delivered_at = self.held, [], now
         elif urgent:
-            news = [one for one in self.held if id(one[0]) in urgent]
-            self.held = [one for one in self.held if id(one[0]) not in urgent]
+            news = [one for one in self.held if one[0] in urgent]
+            self.held = [one for one in self.held if one[0] not in urgent]
         else:
             return
         if news:
-            deliver(news)
+            self._send(news)
+
+    def _send(self, news: Sequence[tuple[Hashable, Piece]]) -> None:
+        """One piece per answer, however many were held."""
+        grouped: dict[Hashable, list[Piece]] = {}
+        for inbox, piece in news:
+            grouped.setdefault(inbox, []).append(piece)
+        self.told = self.load
+        self.deliver([(inbox, piece) for inbox, pieces in grouped.items() for piece in join(pieces)])
 
     def _score(self, score: Score) -> None:
         """The next text of a score; it goes back to the front of its queue while texts are left."""
@@ -244,7 +237,7 @@ class Worker:
         try:
             score.done.append(score_tokens(self.model, score.texts[len(score.done)], score.top))
         except Exception as error:
-            _log(f"model {self.name}: scoring failed", error)
+            log_error(f"model {self.name}: scoring failed", error)
             if score.result.set_running_or_notify_cancel():
                 score.result.set_exception(Broken("the model failed; the request was not finished"))
             return
@@ -277,7 +270,7 @@ def likelihoods(logits: Tensor, chosen: Tensor, tops: Sequence[int]) -> list[tup
     return [(logprob, list(zip(tokens[:top], nats[:top]))) for logprob, tokens, nats, top in rows]
 
 
-def _log(what: str, error: Exception) -> None:
+def log_error(what: str, error: Exception) -> None:
     """The kind of the error and where it happened, without its message, which may hold words of a prompt."""
     where = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s: %s\n%s", what, type(error).__name__, where)
