@@ -23,7 +23,7 @@ import sys
 from preceptor.config import WebConfig
 from preceptor.labelling.serve import serve
 from preceptor.store import Workspace
-serve(Workspace(sys.argv[1]), WebConfig(port=int(sys.argv[2])))
+serve(Workspace(sys.argv[1]), WebConfig(port=int(sys.argv[2]), writes_per_minute=100_000))
 """
 
 

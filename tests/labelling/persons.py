@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
+from types import MappingProxyType
 
 from fastapi.testclient import TestClient
 
@@ -127,12 +129,12 @@ RATING |= {"denigrates_protected_class": "no", "expresses_opinion": "no", "expre
 RATING |= {"satisfies_constraint": "none-set"}
 
 
-def rate_all(person: Person, quality=lambda letter: "4") -> str:
+def rate_all(person: Person, quality=lambda letter: "4", flags: Mapping[str, str] = MappingProxyType({})) -> str:
     """Rate every answer of the item that is open; ends on the ranking page. Returns the item's id."""
     item = person.item
     while "/rate/" in person.path:
         letter = person.path[-1]
-        answers = {f"{letter}.{name}": value for name, value in RATING.items()}
+        answers = {f"{letter}.{name}": value for name, value in (RATING | dict(flags)).items()}
         person.send(person.path, **answers, **{f"{letter}.quality": quality(letter)})
     assert person.path == f"/work/{item}/rank"
     return item

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -48,7 +49,7 @@ def server():
             raise RuntimeError((folder / "log").read_text())
         yield url
     finally:
-        process.terminate()
-        process.wait(20)
+        process.send_signal(signal.SIGINT)  # fast: sessions that a killed server left behind do not hold it up
+        process.wait(60)
         log.close()
         shutil.rmtree(folder, ignore_errors=True)

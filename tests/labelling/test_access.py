@@ -274,6 +274,13 @@ def test_writes_are_limited_per_session(workspace):
     assert "retry-after" in labeler.client.post("/settings", data=form).headers
 
 
+def test_numbers_in_addresses_that_no_database_holds(admin):
+    for before in ("9223372036854775808", "-1", "x", "1e400"):
+        admin.open(f"/trail?before={before}", 422)
+    admin.open("/history?before=1e400")
+    admin.open("/history?before=nan")
+
+
 def test_only_known_names_are_answered_when_names_are_given(workspace):
     app = create_app(workspace, hosts=["127.0.0.1", "labels.example"])
     assert Person(app, "http://evil.example").client.get("/sign-in").status_code == 400

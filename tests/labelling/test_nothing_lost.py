@@ -38,7 +38,7 @@ def test_kill_nine_loses_nothing(tmp_path, database, seconds, kills, record_prop
 
 
 def hammer_and_kill(folder, settings: str, seconds: float, kills: int) -> dict[str, int]:
-    workspace = make_workspace(folder / "ws", settings + "[web]\nwrites_per_minute = 100000\n", prompts=600)
+    workspace = make_workspace(folder / "ws", settings, prompts=600)
     create_app(workspace)  # the guides
     comparison_queue(workspace)
     staff = people(workspace, 8)

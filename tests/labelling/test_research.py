@@ -1,12 +1,15 @@
 """What researchers and admins do: queues, screening, review, profiles, exports, deleting a user."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from persons import RATING, fields_of, join, rank_next, rank_queue, rate_all
 
 from preceptor.intake.releases import freeze, read_release
-from preceptor.statistics.agreement import pairwise_agreement
+from preceptor.statistics.agreement import kendall_tau_b, kendall_w, pairwise_agreement
+from preceptor.statistics.flags import flag_reliability
+from preceptor.statistics.reliability import bradley_terry_with_reliability
 
 
 def test_the_agreement_page_shows_what_the_statistics_say(app, workspace, researcher):
@@ -22,6 +25,35 @@ def test_the_agreement_page_shows_what_the_statistics_say(app, workspace, resear
     assert "Training cohort" in page
     researcher.open("/round")
     assert f"{100 * found.value:.1f} %" in researcher.page.text
+
+
+def test_coefficients_and_reliability_are_on_the_page(app, workspace, researcher):
+    rank_queue(app, overlap_share=1.0, overlap_labels=4)
+    people = [join(app) for _ in range(3)] + [join(app, cohort="held-out", name="Held")]
+    app.state.queues.create(replace(app.state.queues.queues()[0], id="w_h", cohort="held-out"))
+    for person, ranks in zip(people, ("12345", "12354", "54321", "12345")):
+        for number in range(4):
+            person.open("/home")
+            person.send("/work/start/rank")
+            item = rate_all(person, flags={"fails_task": "yes" if number < 2 else "no"})
+            person.send(f"/work/{item}/rank", **{f"{x}.rank": r for x, r in zip("ABCDE", ranks)})
+    page = researcher.open("/agreement").text
+    rankings = [ranking for ranking, _ in workspace.store.rankings()]
+    training = [r for r in rankings if r.labeler_id != people[3].user.labeler_id]
+    for measure in (kendall_tau_b, kendall_w):
+        for group in (rankings, training):
+            found = measure(group, draws=500)
+            assert f"{found.value:.2f}".replace("-", "−") + " (" in page
+    model = bradley_terry_with_reliability(rankings)
+    for person in people:
+        own = model.reliability[person.user.labeler_id]
+        assert f"{own.low:.2f}–{own.high:.2f}, n = {own.n}" in page
+    flags = flag_reliability(list(workspace.store.ratings()))
+    own = flags[people[0].user.labeler_id]
+    assert f"{100 * own.found.low:.0f}–{100 * own.found.high:.0f}, n = {own.found.n}" in page
+    assert "Held-out cohort" in page
+    profile = researcher.open(f"/labelers/{people[2].user.labeler_id}").text
+    assert f"{model.reliability[people[2].user.labeler_id].value:.2f} " in profile
 
 
 def test_a_researcher_settles_a_disagreement_and_nothing_is_overwritten(app, workspace, researcher):

@@ -1,6 +1,8 @@
 """For admins: accounts and their sessions, links to new passwords, the audit trail."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from preceptor.errors import UserError
@@ -63,7 +65,7 @@ def end_session(request: Request, user: Admin, session: str, form: Posted) -> Re
 
 
 @router.get("/trail")
-def trail(request: Request, user: Admin, before: int | None = None) -> Response:
+def trail(request: Request, user: Admin, before: Annotated[int | None, Query(ge=0, lt=2**63)] = None) -> Response:
     lines = request.app.state.accounts.trail(200, before)
     people = {person.id: person.name for person in request.app.state.accounts.users()}
     return render(request, "trail.html", lines=lines, people=Blank(people))

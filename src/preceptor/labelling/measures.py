@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from statistics import median
@@ -10,6 +10,7 @@ from typing import Any
 
 from preceptor.labelling import forms
 from preceptor.statistics.agreement import (
+    NOTHING,
     Agreement,
     agreement_between,
     alpha_ordinal,
@@ -17,12 +18,16 @@ from preceptor.statistics.agreement import (
     flag_votes,
     gwet_ac1,
     kendall_tau_b,
+    kendall_w,
     pairwise_agreement,
+    pairwise_agreement_with_ties,
     quality_votes,
 )
+from preceptor.statistics.flags import FlagReliability, flag_reliability
 from preceptor.statistics.interval import Interval
 from preceptor.statistics.poisoning import Screen, screen
 from preceptor.statistics.profile import profiles
+from preceptor.statistics.reliability import Reliability, bradley_terry_with_reliability
 from preceptor.store import Store
 from preceptor.store.oversight import Opinion, Oversight
 from preceptor.types import FLAGS, Prompt, Ranking, Rating
@@ -51,6 +56,37 @@ class LabelerLine:
     demonstrations: int
     seconds: float | None
     agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The other coefficients of one group of labels."""
+
+    tau: Agreement
+    concordance: Agreement
+    alpha: Agreement
+
+
+@dataclass(frozen=True)
+class ReliabilityLine:
+    """One labeler as the reliability models see them; None where there is nothing to learn from."""
+
+    labeler_id: str
+    pseudonym: str
+    cohort: str
+    rankings: Reliability | None
+    flags: FlagReliability | None
+
+
+@dataclass
+class Details:
+    """What only the agreement page shows. `spread`: standard deviation of log reliability between labelers."""
+
+    coefficients: dict[str, Coefficients] = field(default_factory=dict)
+    flags_by_cohort: dict[str, list[FlagLine]] = field(default_factory=dict)
+    with_ties: Agreement = NOTHING
+    reliability: list[ReliabilityLine] = field(default_factory=list)
+    spread: float | None = None
 
 
 @dataclass
@@ -90,17 +126,22 @@ class Meter:
         self.store = store
         self.oversight = oversight
         self._lock = threading.Lock()
-        self._key: Any = None
-        self._last = Measures()
+        self._known: dict[str, tuple[Any, Any]] = {}
 
     def read(self) -> Measures:
+        return self._fresh("measures", measure)
+
+    def details(self) -> Details:
+        return self._fresh("details", details)
+
+    def _fresh(self, name: str, work_out: Callable[[Store, Oversight], Any]) -> Any:
         with self._lock:
             people = str(self.oversight.labeler_names())
-            key = (self.oversight.newest(), self.store.counts()["rankings"], people)
-            if key != self._key:
-                self._last = measure(self.store, self.oversight)
-                self._key = key
-            return self._last
+            counts = self.store.counts()
+            key = (self.oversight.newest(), counts["rankings"], counts["ratings"], people)
+            if name not in self._known or self._known[name][0] != key:
+                self._known[name] = key, work_out(self.store, self.oversight)
+            return self._known[name][1]
 
     def profile(self, labeler_id: str) -> list[dict[str, Any]]:
         """The labeler's profile beside the others', as lines of words and numbers. Empty without rankings."""
@@ -183,6 +224,55 @@ def measure(store: Store, oversight: Oversight) -> Measures:
         labelers=_labelers(names, people, oversight),
         pairs=sum(sizes),
         tied=sum(sizes) - sum(untied),
+    )
+
+
+def details(store: Store, oversight: Oversight) -> Details:
+    """Coefficients by cohort, guide and use case, and each labeler's reliability with its interval."""
+    names = oversight.labeler_names()
+    rows = [(ranking, prompt) for ranking, prompt in store.rankings() if _is_labeler(names, ranking)]
+    use_case = {prompt.id: prompt.use_case or "not named" for _, prompt in rows}
+    people = [ranking for ranking, _ in rows]
+    ratings = [rating for rating in store.ratings() if names[rating.labeler_id]["role"] in ("labeler", None)]
+    prompt_of = {c.id: c.prompt_id for c in store.completions(ids=sorted({r.completion_id for r in ratings}))}
+    ranked: dict[str, list[Ranking]] = {"All labelers": people}
+    rated: dict[str, list[Rating]] = {"All labelers": ratings}
+    for ranking in people:
+        cohort = COHORTS[names[ranking.labeler_id]["cohort"]]
+        for group in (cohort, f"guide {ranking.rubric}", use_case[ranking.prompt_id]):
+            ranked.setdefault(group, []).append(ranking)
+    for rating in ratings:
+        cohort = COHORTS[names[rating.labeler_id]["cohort"]]
+        case = use_case.get(prompt_of[rating.completion_id], "not named")
+        for group in (cohort, f"guide {rating.rubric}", case):
+            rated.setdefault(group, []).append(rating)
+    model = bradley_terry_with_reliability(people) if any(ranking.comparisons() for ranking in people) else None
+    flags = flag_reliability(ratings, least_yes=RARE)
+    told = sorted({ranking.labeler_id for ranking in people} | set(flags), key=lambda key: names[key]["pseudonym"])
+    return Details(
+        coefficients={
+            group: Coefficients(
+                kendall_tau_b(ranked.get(group, ()), draws=DRAWS),
+                kendall_w(ranked.get(group, ()), draws=DRAWS),
+                alpha_ordinal(quality_votes(rated.get(group, ())), draws=DRAWS),
+            )
+            for group in dict.fromkeys([*ranked, *rated])
+        },
+        flags_by_cohort={
+            group: [_flag_line(rated[group], flag) for flag in FLAGS] for group in COHORTS.values() if group in rated
+        },
+        with_ties=pairwise_agreement_with_ties(people, draws=DRAWS),
+        reliability=[
+            ReliabilityLine(
+                key,
+                names[key]["pseudonym"],
+                names[key]["cohort"],
+                model.reliability.get(key) if model else None,
+                flags.get(key),
+            )
+            for key in told
+        ],
+        spread=model.spread if model else None,
     )
 
 

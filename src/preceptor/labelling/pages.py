@@ -1,6 +1,7 @@
 """From data to HTML: the templates, their filters, and one `render` that every page goes through."""
 
 import hashlib
+import math
 import re
 import secrets
 import time
@@ -154,6 +155,7 @@ def _environment() -> Environment:
         "minutes": minutes,
         "thousands": thousands,
         "signed": signed,
+        "exp": math.exp,
         "first_words": first_words,
         "conversation": conversation,
         "prompt_line": prompt_line,

@@ -86,6 +86,7 @@ def profile(request: Request, user: Researcher, labeler: str) -> Response:
         dot=figures.dot,
         few=FEW_PAIRS,
         profile=state.meter.profile(labeler),
+        reliability=next((own for own in state.meter.details().reliability if own.labeler_id == labeler), None),
         history=state.labelling.history(labeler, limit=20),
     )
 

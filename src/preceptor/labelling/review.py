@@ -22,6 +22,7 @@ def agreement(request: Request, user: Researcher) -> Response:
         request,
         "agreement.html",
         measures=measures,
+        details=request.app.state.meter.details(),
         figure=figures.agreement(measures.groups),
         questions_by_key=QUESTIONS,
         rare=RARE,
