@@ -13,8 +13,8 @@ from preceptor.types import Completion, Demonstration, Labeler, Prompt, Ranking,
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    workspace = Workspace.create(tmp_path / "w")
+def workspace(tmp_path, settings):
+    workspace = Workspace.create(tmp_path / "w", settings)
     store = workspace.store
     prompts = [
         Prompt.of("Name a colour.", user_id="u1", use_case="open qa", meta={"k": 1}),

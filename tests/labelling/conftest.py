@@ -2,13 +2,17 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 from argon2 import PasswordHasher
 from persons import Person, join, make_workspace
 
+import postgres
 from preceptor.labelling.app import create_app
 from preceptor.store import Workspace
+
+NUMBERS = count(1)
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +31,29 @@ def filled(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def workspace(tmp_path, filled) -> Iterator[Workspace]:
-    shutil.copytree(filled, tmp_path / "ws")
-    made = Workspace(tmp_path / "ws")
-    yield made
-    made.store.close()
+@pytest.fixture(scope="session")
+def filled_postgres(tmp_path_factory, postgres_url):
+    """The same in PostgreSQL: a database for others to be copies of."""
+    with postgres.database(postgres_url, "filled") as url:
+        made = make_workspace(tmp_path_factory.mktemp("filled-postgres") / "ws", f'database = "{url}"\n')
+        made.store.close()
+        yield "filled"
+
+
+@pytest.fixture(params=postgres.BOTH_SLOWLY)
+def workspace(request, tmp_path) -> Iterator[Workspace]:
+    """On PostgreSQL only with `-m slow` or `make test-all`; a short pass on it is in test_backup.py."""
+    if request.param == "sqlite":
+        shutil.copytree(request.getfixturevalue("filled"), tmp_path / "ws")
+        made = Workspace(tmp_path / "ws")
+        yield made
+        made.store.close()
+        return
+    template, url = request.getfixturevalue("filled_postgres"), request.getfixturevalue("postgres_url")
+    with postgres.database(url, f"w{next(NUMBERS)}", template) as own:
+        made = Workspace.create(tmp_path / "ws", f'database = "{own}"\n')
+        yield made
+        made.store.close()
 
 
 @pytest.fixture

@@ -2,42 +2,25 @@
 
 import threading
 
-import postgres
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from persons import join, make_workspace, rank_next, rank_queue
 from sqlalchemy import inspect
 
+import postgres
 from preceptor.errors import UserError
 from preceptor.labelling.app import create_app
 from preceptor.store.backup import back_up, restore
 from preceptor.store.connect import downgrade, upgrade
 from preceptor.store.schema import metadata
 
-BOTH = [
-    "sqlite",
-    pytest.param(
-        "postgresql",
-        marks=[
-            pytest.mark.postgresql,
-            pytest.mark.skipif(not postgres.found(), reason="no PostgreSQL binaries under /usr/lib/postgresql"),
-        ],
-    ),
-]
 
-
-@pytest.fixture(scope="module")
-def pg_url():
-    with postgres.server() as url:
-        yield url
-
-
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=postgres.BOTH)
 def any_workspace(request, tmp_path):
     settings = ""
     if request.param == "postgresql":
-        settings = f'database = "{request.getfixturevalue("pg_url")}"\n'
+        settings = f'database = "{request.getfixturevalue("postgres_url")}"\n'
     made = make_workspace(tmp_path / "ws", settings)
     yield made
     with made.store.write() as connection:

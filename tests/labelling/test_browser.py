@@ -385,6 +385,31 @@ def test_drafts_survive_a_closed_tab_and_a_server_that_is_away(chromium, live):
     window.close()
 
 
+def test_dragging_is_an_extra_that_sets_the_same_ranks(chromium, live):
+    make_queues(live)
+    state, window = live.app.state, Window(chromium, live).join("Amara Obi")
+    user = next(u for u in state.accounts.users() if u.name == "Amara Obi")
+    item = state.queues.take(user.labeler_id, "rank", cohort="training", trial=False)
+    found = state.labelling.assignment(item, user.labeler_id)
+    letters = "ABCDE"[: len(found.completions)]
+    rated = {f"{letter}.{name}": value for letter in letters for name, value in RATING.items()}
+    rated |= {f"{letter}.quality": "4" for letter in letters}
+    own = {"page": "rate/A", "tab": "t", "revision": 0}
+    state.labelling.save_draft(item, user.labeler_id, **own, fields=rated)
+    page = window.page
+    page.goto(f"/work/{item}/rank")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")  # Playwright scrolls to the strip, which loses a drag
+    for letter, rank in zip(letters, "12233"):
+        page.locator(f"#answer-{letter} .label-line").drag_to(page.locator(f"[data-order] li[data-rank='{rank}']"))
+    assert page.locator("[data-unranked]").inner_text() == "All ranked"
+    assert page.locator("[data-order] li[data-rank='2'] [data-who]").inner_text() == "B=C"
+    page.click("[data-submit]")
+    page.wait_for_url("**/home*")
+    (ranking,) = [ranking for ranking, _ in live.app.state.workspace.store.rankings()]
+    assert ranking.ranks == tuple(int(rank) for rank, _ in zip("12233", letters))
+    window.close()
+
+
 @pytest.mark.slow
 def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
     """Serious faults: none, in both themes and at both widths. With PRECEPTOR_PICTURES=DIR pictures go there."""

@@ -3,17 +3,16 @@
 import random
 import time
 
-import postgres
 import pytest
 from hammer import Labeler, Server, comparison_queue, people, run_all
 from persons import make_workspace
 from sqlalchemy import select
 
+import postgres
 from preceptor.labelling.app import create_app
 from preceptor.store.schema_labelling import assignments, drafts, submissions
 
 SHORT, LONG = (15.0, 4), (60.0, 10)
-needs_postgres = pytest.mark.skipif(not postgres.found(), reason="no PostgreSQL binaries under /usr/lib/postgresql")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +21,7 @@ needs_postgres = pytest.mark.skipif(not postgres.found(), reason="no PostgreSQL 
         pytest.param("sqlite", *SHORT, id="sqlite-short"),
         pytest.param("sqlite", *LONG, id="sqlite", marks=pytest.mark.slow),
         pytest.param(
-            "postgresql", *LONG, id="postgresql", marks=[pytest.mark.slow, pytest.mark.postgresql, needs_postgres]
+            "postgresql", *LONG, id="postgresql", marks=[pytest.mark.slow, pytest.mark.postgresql, postgres.needed]
         ),
     ],
 )

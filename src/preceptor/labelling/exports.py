@@ -29,7 +29,15 @@ KINDS = {
 
 @router.get("/export")
 def exports(request: Request, user: Researcher) -> Response:
-    return render(request, "export.html", kinds=KINDS, counts=request.app.state.oversight.store.counts())
+    oversight = request.app.state.oversight
+    there = oversight.store.counts()
+    train = oversight.store.rankings(split="train")
+    counts = {name: there.get(name, 0) for name in KINDS} | {
+        "events": there["submissions"],
+        "pairs": sum(len(ranking.comparisons()) for ranking, prompt in train if prompt.consent),
+        "toxicity": len(oversight.opinions(kinds=("toxicity",))),
+    }
+    return render(request, "export.html", kinds=KINDS, counts=counts)
 
 
 @router.get("/export/{name}.jsonl")

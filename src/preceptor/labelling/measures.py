@@ -177,9 +177,11 @@ def _profile_line(name: str, found: Interval) -> dict[str, Any]:
     if not found.n:
         return {"name": title, "meaning": meaning, "value": "nothing to measure yet", "n": 0}
     share = "bias" in name or name == "drift"
+    ends = [found.value, found.low, found.high]
+    if share:  # a difference of shares; with few items the interval is wider than anything that can be
+        ends = [max(-1.0, min(1.0, end)) for end in ends]
     shown = [
-        "–" if not isfinite(value) else f"{scale * value:+.0f}" if share else f"{scale * value:.0f}"
-        for value in (found.value, found.low, found.high)
+        "–" if not isfinite(value) else f"{scale * value:+.0f}" if share else f"{scale * value:.0f}" for value in ends
     ]
     value = f"{shown[0]} ({shown[1]} to {shown[2]})".replace("-", "−")
     return {"name": title, "meaning": meaning, "value": value, "n": found.n}
@@ -239,12 +241,12 @@ def details(store: Store, oversight: Oversight) -> Details:
     rated: dict[str, list[Rating]] = {"All labelers": ratings}
     for ranking in people:
         cohort = COHORTS[names[ranking.labeler_id]["cohort"]]
-        for group in (cohort, f"guide {ranking.rubric}", use_case[ranking.prompt_id]):
+        for group in (cohort, f"guide {ranking.rubric}", f"use case {use_case[ranking.prompt_id]}"):
             ranked.setdefault(group, []).append(ranking)
     for rating in ratings:
         cohort = COHORTS[names[rating.labeler_id]["cohort"]]
         case = use_case.get(prompt_of[rating.completion_id], "not named")
-        for group in (cohort, f"guide {rating.rubric}", case):
+        for group in (cohort, f"guide {rating.rubric}", f"use case {case}"):
             rated.setdefault(group, []).append(rating)
     model = bradley_terry_with_reliability(people) if any(ranking.comparisons() for ranking in people) else None
     flags = flag_reliability(ratings, least_yes=RARE)

@@ -28,14 +28,22 @@ def new_queue(request: Request, user: Researcher, kind: str = "rank") -> Respons
 
 def _form(request: Request, fields) -> Response:
     state = request.app.state
+    rubrics = state.oversight.rubric_notes()
     return render(
         request,
         "queue-new.html",
         fields=fields,
         names=KIND_NAMES,
         models=state.oversight.models(),
-        rubrics=state.oversight.rubric_notes(),
+        rubrics=rubrics,
+        guide=fields.get("rubric") or newest_guide(rubrics, fields["kind"]),
     )
+
+
+def newest_guide(rubrics, kind: str) -> str:
+    """The guide that fits a kind of work: evaluation for comparisons and toxicity, training for all that trains."""
+    purpose = "evaluation" if kind in ("compare", "toxicity") else "training"
+    return next((note["id"] for note in rubrics if note["purpose"] == purpose), "")
 
 
 QUEUE_FIELDS = form_body(

@@ -13,7 +13,7 @@ from preceptor.labelling.access import Posted, Researcher, form_body
 from preceptor.labelling.forms import LETTERS, whole_number
 from preceptor.labelling.measures import ranking_of_opinion
 from preceptor.labelling.pages import go, render
-from preceptor.labelling.queue_pages import queue_of
+from preceptor.labelling.queue_pages import newest_guide, queue_of
 from preceptor.statistics.agreement import Agreement, agreement_between
 from preceptor.statistics.preference import rate_interval
 from preceptor.store.oversight import Opinion
@@ -116,7 +116,14 @@ def _measured(request: Request, screening_id: str) -> dict[str, Criteria]:
 def rounds(request: Request, user: Researcher) -> Response:
     state = request.app.state
     rubrics = state.oversight.rubric_notes()
-    return render(request, "screenings.html", rounds=state.screenings.screenings(), topics=TOPICS, rubrics=rubrics)
+    return render(
+        request,
+        "screenings.html",
+        rounds=state.screenings.screenings(),
+        topics=TOPICS,
+        rubrics=rubrics,
+        guide=newest_guide(rubrics, "rank"),
+    )
 
 
 @router.post("/screening", openapi_extra=form_body(name=str, topics=str, flags=str, rankings=str, demonstrations=str))

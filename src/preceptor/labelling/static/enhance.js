@@ -101,6 +101,30 @@
   document.addEventListener("change", drawOrder);
   drawOrder();
 
+  /* Dragging is an extra: the head of an answer, dropped on a place of the strip, gets that rank. Same place: a tie. */
+  let dragged = null;
+  for (const card of strip ? cards : []) {
+    const head = $(".label-line", card);
+    head.draggable = true;
+    head.addEventListener("dragstart", (e) => {
+      dragged = card;
+      e.dataTransfer.effectAllowed = "move";
+      e.dataTransfer.setData("text/plain", card.dataset.answer);
+    });
+    head.addEventListener("dragend", () => { dragged = null; });
+  }
+  for (const cell of strip ? $$("li", strip) : []) {
+    const over = (e) => { if (dragged) { e.preventDefault(); cell.classList.add("over"); } };
+    cell.addEventListener("dragenter", over);
+    cell.addEventListener("dragover", over);
+    cell.addEventListener("dragleave", () => cell.classList.remove("over"));
+    cell.addEventListener("drop", (e) => {
+      e.preventDefault();
+      cell.classList.remove("over");
+      if (dragged) pick(dragged, cell.dataset.rank);
+    });
+  }
+
   /* Single-key shortcuts. Off switch: data-keys="off" on <html>, set by the server from the user's settings. */
   const rows = $$("[data-row]");           // rating page: quality, then each flag
   const verdict = $("[data-verdict]");

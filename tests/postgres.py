@@ -9,11 +9,29 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+import pytest
+
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")) if Path("/usr/lib/postgresql").is_dir() else []
 
 
 def found() -> bool:
     return bool(BINARIES)
+
+
+needed = pytest.mark.skipif(not found(), reason="no PostgreSQL binaries under /usr/lib/postgresql")
+BOTH = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgresql, needed])]
+# the whole of a folder's tests again: minutes
+BOTH_SLOWLY = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgresql, pytest.mark.slow, needed])]
+
+
+@contextmanager
+def database(url: str, name: str, template: str = "template0"):
+    """A database of its own on the server at `url`, a copy of `template`; yields its URL and drops it at the end."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield url.replace("/postgres?", f"/{name}?")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager
