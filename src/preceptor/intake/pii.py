@@ -7,8 +7,9 @@ hold. What has neither pattern nor checksum (names, street addresses) is not fou
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,13 @@ _PATTERNS = (
 )
 
 
-def find(text: str) -> list[Finding]:
-    """What looks like personal data, in order of place, without overlaps."""
+def find(text: str, more: Callable[[str], Iterable[Finding]] = lambda text: ()) -> list[Finding]:
+    """What looks like personal data, in order of place, without overlaps.
+
+    `more` finds further things (names, see `preceptor.intake.names`); where they overlap, the patterns here win.
+    """
     taken: list[Finding] = []
-    for finding in _matches(text):
+    for finding in chain(_matches(text), more(text)):
         if all(finding.end <= other.start or finding.start >= other.end for other in taken):
             taken.append(finding)
     return sorted(taken, key=lambda finding: finding.start)
@@ -123,13 +127,18 @@ def kinds(text: str) -> list[str]:
     return sorted({finding.kind for finding in find(text)})
 
 
-def mask(text: str, counts: Counter[str] | None = None) -> str:
+def mask(
+    text: str,
+    counts: Counter[str] | None = None,
+    more: Callable[[str], Iterable[Finding]] = lambda text: (),
+) -> str:
     """The text with each finding replaced by its kind: "call +44 20 7946 0958" -> "call [phone]".
 
-    Adds how many of each kind there were to `counts`. Masked text has no more findings.
+    Adds how many of each kind there were to `counts`. Masked text has no more findings of the patterns. `more`: see
+    `find`.
     """
     parts, start = [], 0
-    for finding in find(text):
+    for finding in find(text, more):
         parts += [text[start : finding.start], f"[{finding.kind}]"]
         start = finding.end
         if counts is not None:

@@ -8,9 +8,10 @@ a row is handed out.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ import zstandard
 
 from preceptor.errors import UserError
 from preceptor.intake.disk import writing
+from preceptor.intake.names import presidio_finder
 from preceptor.intake.pii import mask
 from preceptor.store import Workspace
 from preceptor.types import Prompt, Purpose, Release
@@ -46,7 +48,8 @@ def freeze(
     Only prompts whose user consented go in. `cohort` (None: all) chooses the labelers of demonstrations and rankings,
     `purpose` (None: all) the rubric of rankings, `source` (None: all) the prompts. A ranking made under a rubric for
     evaluation, where truth and harm come first, so never trains a reward model unless it is asked for. In the
-    training split, personal data that `pii.find` finds is masked. The same content gives the same release: nothing is
+    training split, personal data that `pii.find` finds is masked, and with `presidio = "MODEL"` in `preceptor.toml`
+    names and places too. The same content gives the same release: nothing is
     written twice. The path of the release that is returned is absolute; the database and the manifest keep it
     relative to the workspace.
     Raises UserError where there is nothing to freeze or `name` belongs to other content.
@@ -64,7 +67,11 @@ def freeze(
         with writing(folder):
             folder.mkdir(exist_ok=True)
             found = _rows(workspace, kind, split, cohort, source, purpose)
-            sha256, rows = _write_rows(temporary, map(_masked, found) if filters["masked"] else found)
+            if filters["masked"]:
+                model = workspace.settings.get("presidio")
+                masked = partial(mask, more=presidio_finder(model)) if model else mask
+                found = (_masked(row, masked) for row in found)
+            sha256, rows = _write_rows(temporary, found)
             if rows == 0:
                 names = ("split", "source", "cohort", "purpose")
                 chosen = ", ".join(f"{key} {filters[key]}" for key in names if filters.get(key))
@@ -255,7 +262,7 @@ def _purpose(rubric: str, purposes: Mapping[str, Purpose]) -> Purpose:
     return purposes.get(rubric, "evaluation" if rubric.startswith("evaluation") else "training")
 
 
-def _masked(row: dict[str, Any]) -> dict[str, Any]:
+def _masked(row: dict[str, Any], mask: Callable[[str], str]) -> dict[str, Any]:
     row["messages"] = [message | {"content": mask(message["content"])} for message in row["messages"]]
     if "text" in row:
         row["text"] = mask(row["text"])
