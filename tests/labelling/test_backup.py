@@ -1,19 +1,24 @@
 """Copies made and put back while people work, and migrations up and down, on both databases."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from persons import join, make_workspace, rank_next, rank_queue
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 
 import postgres
 from preceptor.errors import UserError
 from preceptor.labelling.app import create_app
+from preceptor.labelling.records import rows_of
 from preceptor.store.backup import back_up, restore
 from preceptor.store.connect import downgrade, upgrade
+from preceptor.store.events import events
+from preceptor.store.queues import Queue
 from preceptor.store.schema import metadata
+from preceptor.store.schema_labelling import tasks
 
 
 @pytest.fixture(params=postgres.BOTH)
@@ -52,6 +57,52 @@ def test_work_on_either_database(any_workspace):
     assert len(list(any_workspace.store.rankings())) == 2
 
 
+def test_people_who_submit_one_item_at_once_count_each_other(any_workspace):
+    """On PostgreSQL their transactions run side by side: none may wait for ever, and the last one closes the item."""
+    app = create_app(any_workspace)
+    queue = Queue(id="w_c", name="c", kind="compare", rubric="training-1", models=("sft", "ppo"))
+    app.state.queues.create(replace(queue, overlap_share=1.0, overlap_labels=6))
+    people = [join(app).user for _ in range(6)]
+    troubles = []
+
+    def work(user):
+        try:
+            while item := app.state.queues.take(user.labeler_id, "compare", cohort="training", trial=False):
+                found = app.state.labelling.assignment(item, user.labeler_id)
+                fields = {"verdict": "A"}
+                barrier.wait(30)
+                app.state.labelling.submit(
+                    item,
+                    user.labeler_id,
+                    key="k",
+                    kind="compare",
+                    body={"fields": fields},
+                    rows=rows_of(found, user.labeler_id, fields),
+                    rubric="training-1",
+                )
+        except Exception as error:
+            troubles.append(repr(error))
+            barrier.abort()
+
+    barrier = threading.Barrier(len(people))
+    threads = [threading.Thread(target=work, args=(user,)) for user in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert troubles == []
+    assert app.state.queues.progress()["w_c"] | {"seen_twice": 6} == {
+        "items": 6,
+        "done": 36,
+        "held": 0,
+        "waiting": 0,
+        "seen_twice": 6,
+        "halted": 0,
+    }
+    with any_workspace.store.read() as connection:
+        assert set(connection.execute(select(tasks.c.state)).scalars()) == {"done"}
+
+
 @pytest.mark.parametrize("name", ["copy.db", "copy.jsonl.zst"])
 def test_a_copy_made_during_work_is_one_moment_and_goes_back_whole(any_workspace, tmp_path, name):
     if name.endswith(".db") and any_workspace.store.engine.dialect.name != "sqlite":
@@ -79,7 +130,7 @@ def test_a_copy_made_during_work_is_one_moment_and_goes_back_whole(any_workspace
     assert names == ["Rank"]
     before = everything(any_workspace.store)
     rankings = len(list(any_workspace.store.rankings()))
-    submitted = [row for row in app.state.oversight.events() if row["withdrawn_at"] is None]
+    submitted = [row for row in events(app.state.workspace.store) if row["withdrawn_at"] is None]
     assert rankings == len(submitted)  # rows and submissions are of the same moment
     back_up(any_workspace.store, tmp_path / f"again-{name}")
     restore(any_workspace.store, tmp_path / f"again-{name}")

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from hammer import free_port
 from persons import CHROMIUM, PASSWORD, RATING, make_workspace
-from showcase import label_something, researcher_pages, set_something_aside
+from showcase import label_something, researcher_pages, screen_somebody, set_something_aside
 
 from preceptor.labelling.app import create_app
 from preceptor.store.queues import Queue
@@ -415,7 +415,7 @@ def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
     """Serious faults: none, in both themes and at both widths. With PRECEPTOR_PICTURES=DIR pictures go there."""
     make_queues(live)
     state, admin = live.app.state, Window(chromium, live).join("Ines Moreau", "admin")
-    state.screenings.create("June", topics=["health"], cut_flags=0.75, cut_rankings=0.75, cut_demonstrations=6.0)
+    screen_somebody(live)
     people = [Window(chromium, live).join(name) for name in ("Amara Obi", "Jonas Weber")]
     for window in people:
         window.user = next(u for u in state.accounts.users() if u.name == window.name)

@@ -6,10 +6,17 @@ from dataclasses import replace
 import pytest
 from persons import RATING, fields_of, join, rank_next, rank_queue, rate_all
 
+from preceptor.errors import UserError
+from preceptor.intake.export import export_own
+from preceptor.intake.importing import import_prompts, import_rankings
 from preceptor.intake.releases import freeze, read_release
+from preceptor.labelling.events import export_events, import_events
 from preceptor.statistics.agreement import kendall_tau_b, kendall_w, pairwise_agreement
 from preceptor.statistics.flags import flag_reliability
 from preceptor.statistics.reliability import bradley_terry_with_reliability
+from preceptor.store import Workspace
+from preceptor.store.events import events
+from preceptor.store.queues import Queue
 
 
 def test_the_agreement_page_shows_what_the_statistics_say(app, workspace, researcher):
@@ -178,6 +185,52 @@ def test_exports_hold_no_names_and_read_back(app, workspace, researcher):
     assert lines["events"][0]["body"]["fields"]["D.rank"] == "3"
 
 
+def test_the_raw_record_comes_back_without_loss(app, workspace, tmp_path):
+    """Versions, an undone one, a skip and a report, a comparison, a written prompt; out, in, and out again."""
+    rank_queue(app, k_max=4)
+    state, person = app.state, join(app)
+    for kind, more in (("demonstration", {}), ("compare", {"models": ("sft", "ppo")}), ("prompt", {})):
+        state.queues.create(Queue(id=f"w_{kind}", name=kind, kind=kind, rubric="training-1", cohort="any", **more))
+    first, second = rank_next(person, "1223"), rank_next(person, "4321")
+    person.open(f"/work/{first}/rank")
+    person.send(f"/work/{first}/rank", **{f"{letter}.rank": "1" for letter in "ABCD"})  # a second version
+    undone = state.labelling.standing(second).id
+    person.open("/history")
+    person.send(f"/history/{undone}/take-back")
+    for kind, answer in (
+        ("demonstration", {"answer": "So."}),
+        ("compare", {"verdict": "tie"}),
+        ("prompt", {"source": "plain", "text": "Ask me."}),
+    ):
+        person.open("/home")
+        person.send(f"/work/start/{kind}")
+        person.send(person.path, **answer, then="")
+    person.open("/home")
+    person.send("/work/start/demonstration")
+    skipped = person.item
+    person.open(f"/work/{skipped}/skip")
+    person.send(f"/work/{skipped}/skip", reason="other", text="no")
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("events", "prompts", "rankings", "again")}
+    assert export_events(workspace, files["events"]) == 7
+    for kind in ("prompts", "rankings"):
+        export_own(workspace, kind, files[kind])
+    other = Workspace.create(tmp_path / "other")
+    with pytest.raises(UserError, match=r"row 1: the prompt '\w+' is not in this workspace"):
+        import_events(other, [files["events"]])
+    import_prompts(other, [files["prompts"]], cap=None, common_prefix=False, near_duplicates=None)
+    import_rankings(other, [files["rankings"]])
+    other.store.add_completions(workspace.store.completions())  # those of the undone item were not exported
+    assert import_events(other, [files["events"]]).new == 7
+    assert import_events(other, [files["events"]]).known == 7
+    export_events(other, files["again"])
+    assert files["again"].read_bytes() == files["events"].read_bytes()
+    for read in ("ratings", "rankings", "demonstrations", "prompts"):
+        here, there = (list(getattr(space.store, read)()) for space in (workspace, other))
+        assert there == here
+        assert there
+    other.store.close()
+
+
 def test_profile_and_screen_pages(app, researcher):
     rank_queue(app, overlap_share=1.0, overlap_labels=3)
     people = [join(app) for _ in range(2)]
@@ -228,7 +281,7 @@ def test_deleting_a_user_reaches_releases_and_says_so(app, workspace, admin, res
     assert kept.rows == 5
     assert len(list(read_release(workspace.root / kept.path))) == 5
     assert "There is nothing of c-1" in admin.open("/erase?who=c-1").text
-    assert len(list(app.state.oversight.events())) == 5
+    assert len(list(events(app.state.workspace.store))) == 5
     researcher.open("/round")
 
 

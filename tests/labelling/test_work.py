@@ -6,6 +6,7 @@ import pytest
 from persons import fields_of, join, rank_next, rank_queue, rate_all
 
 from preceptor.labelling.app import create_app
+from preceptor.store.events import events
 from preceptor.store.queues import Queue
 from preceptor.types import FLAGS
 
@@ -119,7 +120,7 @@ def test_a_second_version_replaces_the_first_and_both_are_kept(app, workspace, l
     ((ranking, _),) = workspace.store.rankings()
     assert ranking.ranks == (5, 4, 3, 2, 1)
     assert len(list(workspace.store.ratings())) == 5
-    versions = [(row["version"], row["body"]["fields"]["A.rank"]) for row in app.state.oversight.events()]
+    versions = [(row["version"], row["body"]["fields"]["A.rank"]) for row in events(app.state.workspace.store)]
     assert versions == [(1, "1"), (2, "5")]
 
 
@@ -135,7 +136,7 @@ def test_taking_back_empties_the_tables_and_brings_the_draft_again(app, workspac
     assert not list(workspace.store.ratings())
     ranks(labeler, item, "12345")
     assert len(list(workspace.store.rankings())) == 1
-    assert [row["withdrawn_at"] is None for row in app.state.oversight.events()] == [False, True]
+    assert [row["withdrawn_at"] is None for row in events(app.state.workspace.store)] == [False, True]
 
 
 def test_demonstration(app, workspace, labeler):

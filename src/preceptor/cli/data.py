@@ -143,6 +143,21 @@ def import_rankings(
     _report(run(open_workspace(workspace), files, format=format, map=_fields(map), user=user), as_json)
 
 
+@imports.command(name="events")
+def import_events(*files: Path, workspace: Where = None) -> None:
+    """Import the raw record of another workspace: every submission, and the ratings and rankings that stand.
+
+    Parameters
+    ----------
+    files
+        What `preceptor export events`, or the export page, wrote. Import its prompts and rankings first.
+    """
+    from preceptor.labelling.events import import_events as run
+
+    added = run(open_workspace(workspace), files)
+    print(f"{added.new:,} events taken, {added.known:,} known already")
+
+
 @imports.command(name="corpus")
 def import_corpus(
     *files: Path, name: str | None = None, map: Map = None, workspace: Where = None, as_json: AsJson = False

@@ -56,6 +56,20 @@ def export_data(
     print(f"{export_own(open_workspace(workspace), kind, file, split=split):,} rows in {file}")
 
 
+@exports.command(name="events")
+def export_events(file: Path, /, *, workspace: Where = None) -> None:
+    """Write the raw record: every submission ever made, with the order shown, versions and undone ones too.
+
+    Parameters
+    ----------
+    file
+        File to make.
+    """
+    from preceptor.labelling.events import export_events as run
+
+    print(f"{run(open_workspace(workspace), file):,} events in {file}")
+
+
 @exports.command(name="pairs")
 def export_pairs(file: Path, /, *, split: str = "train", workspace: Where = None) -> None:
     """Write the rankings' comparisons as prompt, chosen, rejected: the preference format of TRL and others.

@@ -40,7 +40,7 @@ def export_own(workspace: Workspace, kind: Kind, path: Path, *, split: str | Non
             | {"rubric": made.rubric, "seconds": made.seconds}
             for made, prompt, answers in _rankings(workspace, split)
         )
-    return _write(path, rows)
+    return write_lines(path, rows)
 
 
 def export_pairs(workspace: Workspace, path: Path, *, split: str = "train", conversational: bool = True) -> int:
@@ -49,7 +49,7 @@ def export_pairs(workspace: Workspace, path: Path, *, split: str = "train", conv
     Conversational rows hold lists of messages; plain rows hold text, with the prompt's messages joined. Only prompts
     whose user consented go in. The pairs of one ranking stand together and share `ranking_id`.
     """
-    return _write(path, _pairs(workspace, split, conversational))
+    return write_lines(path, _pairs(workspace, split, conversational))
 
 
 def _pairs(workspace: Workspace, split: str, conversational: bool) -> Iterator[dict[str, Any]]:
@@ -97,7 +97,7 @@ def _completion(completion: Completion) -> dict[str, Any]:
     return fields
 
 
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """JSON lines under a temporary name, renamed when they are all on the disk."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}.new")
     count = 0

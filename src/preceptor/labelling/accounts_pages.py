@@ -65,7 +65,7 @@ def end_session(request: Request, user: Admin, session: str, form: Posted) -> Re
 
 
 @router.get("/trail")
-def trail(request: Request, user: Admin, before: Annotated[int | None, Query(ge=0, lt=2**63)] = None) -> Response:
+def trail(request: Request, user: Admin, before: Annotated[int | None, Query(ge=0, lt=2**31)] = None) -> Response:
     lines = request.app.state.accounts.trail(200, before)
     people = {person.id: person.name for person in request.app.state.accounts.users()}
     return render(request, "trail.html", lines=lines, people=Blank(people))

@@ -13,6 +13,7 @@ from preceptor.intake.export import export_own, export_pairs
 from preceptor.labelling import forms
 from preceptor.labelling.access import Researcher
 from preceptor.labelling.pages import render
+from preceptor.store.events import events
 
 router = APIRouter()
 
@@ -48,7 +49,7 @@ def download(request: Request, user: Researcher, name: str) -> Response:
     state = request.app.state
     state.accounts.note(user.id, "exported", name)
     lines = {
-        "events": lambda: _json(state.oversight.events()),
+        "events": lambda: _json(events(state.workspace.store)),
         "ratings": lambda: _json(asdict(rating) for rating in state.oversight.store.ratings()),
         "toxicity": lambda: _json(_toxicity(state)),
     }.get(name, lambda: _file(state.workspace, name))

@@ -29,6 +29,7 @@ from preceptor.statistics.poisoning import Screen, screen
 from preceptor.statistics.profile import profiles
 from preceptor.statistics.reliability import Reliability, bradley_terry_with_reliability
 from preceptor.store import Store
+from preceptor.store.events import events
 from preceptor.store.oversight import Opinion, Oversight
 from preceptor.types import FLAGS, Prompt, Ranking, Rating
 
@@ -145,7 +146,7 @@ class Meter:
 
     def profile(self, labeler_id: str) -> list[dict[str, Any]]:
         """The labeler's profile beside the others', as lines of words and numbers. Empty without rankings."""
-        rankings = _in_time(self.store, self.oversight)
+        rankings = _in_time(self.store)
         names = self.oversight.labeler_names()
         gold = [ranking for ranking in rankings if not _is_labeler(names, ranking)]
         people = [ranking for ranking in rankings if _is_labeler(names, ranking)]
@@ -187,10 +188,10 @@ def _profile_line(name: str, found: Interval) -> dict[str, Any]:
     return {"name": title, "meaning": meaning, "value": value, "n": found.n}
 
 
-def _in_time(store: Store, oversight: Oversight) -> list[Ranking]:
+def _in_time(store: Store) -> list[Ranking]:
     """All rankings in the order in which they were made; imported ones first."""
     moments = {}
-    for row in oversight.events():
+    for row in events(store):
         for key in row["body"].get("records", {}).get("rankings", ()):
             moments[key] = row["at"]
     return sorted((ranking for ranking, _ in store.rankings()), key=lambda ranking: moments.get(ranking.id, 0.0))

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from preceptor.intake.splits import split_of
 from preceptor.labelling import forms
 from preceptor.labelling.forms import LETTERS
-from preceptor.store.accounts import User
 from preceptor.store.labelling import Assignment, Rows
 from preceptor.types import Demonstration, Prompt, Ranking, Rating, content_id
 
 
-def rows_of(found: Assignment, user: User, fields: Mapping[str, str]) -> Callable[[int, float], Rows]:
+def rows_of(found: Assignment, labeler: str, fields: Mapping[str, str]) -> Callable[[int, float], Rows]:
     """The function that makes the rows once version and time on task are known.
 
     Ids follow from the item and the version, so a second version is a row of its own. Trial work of a screening round
@@ -26,10 +25,10 @@ def rows_of(found: Assignment, user: User, fields: Mapping[str, str]) -> Callabl
         "prompt": _prompt,
         "toxicity": lambda *_: Rows(),
     }[kind]
-    return lambda version, seconds: make(found, user, fields, version, seconds)
+    return lambda version, seconds: make(found, labeler, fields, version, seconds)
 
 
-def _ranking(found: Assignment, user: User, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
+def _ranking(found: Assignment, labeler: str, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
     ratings = []
     for letter, completion in zip(LETTERS, found.completions):
         quality, flags, _ = forms.rating(fields, letter)
@@ -37,7 +36,7 @@ def _ranking(found: Assignment, user: User, fields: Mapping[str, str], version: 
             Rating(
                 id=content_id("q", found.id, version, completion.id),
                 completion_id=completion.id,
-                labeler_id=user.labeler_id,
+                labeler_id=labeler,
                 quality=quality,
                 flags=flags,
                 notes=fields.get(f"{letter}.note", "").strip(),
@@ -45,18 +44,18 @@ def _ranking(found: Assignment, user: User, fields: Mapping[str, str], version: 
             )
         )
     ranks, _ = forms.ranks(fields, len(found.completions))
-    return Rows(ratings=ratings, rankings=[_row(found, user, ranks, version, seconds)])
+    return Rows(ratings=ratings, rankings=[_row(found, labeler, ranks, version, seconds)])
 
 
-def _comparison(found: Assignment, user: User, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
-    return Rows(rankings=[_row(found, user, forms.verdict(fields)[0], version, seconds)])
+def _comparison(found: Assignment, labeler: str, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
+    return Rows(rankings=[_row(found, labeler, forms.verdict(fields)[0], version, seconds)])
 
 
-def _row(found: Assignment, user: User, ranks: tuple[int, ...], version: int, seconds: float) -> Ranking:
+def _row(found: Assignment, labeler: str, ranks: tuple[int, ...], version: int, seconds: float) -> Ranking:
     return Ranking(
         id=content_id("r", found.id, version),
         prompt_id=found.prompt.id,
-        labeler_id=user.labeler_id,
+        labeler_id=labeler,
         completion_ids=tuple(completion.id for completion in found.completions),
         ranks=ranks,
         rubric=found.queue.rubric,
@@ -64,31 +63,31 @@ def _row(found: Assignment, user: User, ranks: tuple[int, ...], version: int, se
     )
 
 
-def _demonstration(found: Assignment, user: User, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
+def _demonstration(found: Assignment, labeler: str, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
     text, _ = forms.demonstration(fields)
-    return Rows(demonstrations=[_written(found, user, found.prompt.id, text, 0, version, seconds)])
+    return Rows(demonstrations=[_written(found, labeler, found.prompt.id, text, 0, version, seconds)])
 
 
-def _written(found, user, prompt_id: str, text: str, number: int, version: int, seconds: float) -> Demonstration:
+def _written(found, labeler, prompt_id: str, text: str, number: int, version: int, seconds: float) -> Demonstration:
     return Demonstration(
         id=content_id("d", found.id, version, number),
         prompt_id=prompt_id,
-        labeler_id=user.labeler_id,
+        labeler_id=labeler,
         text=text,
         rubric=found.queue.rubric,
         seconds=round(seconds, 1),
     )
 
 
-def _prompt(found: Assignment, user: User, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
+def _prompt(found: Assignment, labeler: str, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
     written, _ = forms.written_prompt(fields)
-    meta = {"labeler": user.labeler_id}
+    meta = {"labeler": labeler}
     if written.use_case:
         meta["wanted_for"] = written.use_case
 
     def prompt(text: str) -> Prompt:
-        side = split_of(user.labeler_id)
-        return Prompt.of(text, user_id=user.labeler_id, source=written.source, split=side, meta=meta)
+        side = split_of(labeler)
+        return Prompt.of(text, user_id=labeler, source=written.source, split=side, meta=meta)
 
     if written.source != "few-shot":
         return Rows(prompts=[prompt(written.text)])
@@ -97,7 +96,7 @@ def _prompt(found: Assignment, user: User, fields: Mapping[str, str], version: i
     return Rows(
         prompts=[item for item, _ in distinct.values()],
         demonstrations=[
-            _written(found, user, item.id, reply, number, version, seconds / len(distinct))
+            _written(found, labeler, item.id, reply, number, version, seconds / len(distinct))
             for number, (item, reply) in enumerate(distinct.values())
         ],
     )

@@ -269,7 +269,7 @@ def _submit(
         key=key,
         kind=found.queue.kind,
         body={"fields": dict(fields), "tab": form.get("tab")[:40]},
-        rows=rows_of(found, user, fields),
+        rows=rows_of(found, user.labeler_id, fields),
         rubric=found.queue.rubric,
         spent=spent(form),
     )

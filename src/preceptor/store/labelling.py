@@ -7,6 +7,7 @@ reads follow the newest version that stands.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,9 +106,9 @@ class Labelling:
 
     # -- reading --------------------------------------------------------------------------------------------
 
-    def assignment(self, assignment_id: str, labeler_id: str) -> Assignment:
+    def assignment(self, assignment_id: str, labeler_id: str, within: Connection | None = None) -> Assignment:
         """The labeler's own item. Raises LookupError for an unknown id and for somebody else's alike."""
-        with self.store.read() as connection:
+        with nullcontext(within) if within is not None else self.store.read() as connection:
             row = connection.execute(ASSIGNMENT, {"item": assignment_id, "labeler": labeler_id}).mappings().first()
             if row is None:
                 raise LookupError(assignment_id)

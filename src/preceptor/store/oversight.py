@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,22 +135,6 @@ class Oversight:
         if row is None:
             raise LookupError(task_id)
         return prompt_of(row)
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Every submission ever made, in order, with pseudonyms and no names: the raw record."""
-        query = (
-            select(submissions, users_table.c.pseudonym, schema.labelers.c.cohort, tasks.c.prompt_id)
-            .add_columns(queues.c.name.label("queue"), assignments.c.version.label("newest_version"))
-            .join(assignments, submissions.c.assignment_id == assignments.c.id)
-            .join(tasks, submissions.c.task_id == tasks.c.id)
-            .join(queues, tasks.c.queue_id == queues.c.id)
-            .join(users_table, users_table.c.labeler_id == submissions.c.labeler_id)
-            .join(schema.labelers, schema.labelers.c.id == submissions.c.labeler_id)
-            .order_by(submissions.c.at, submissions.c.id)
-        )
-        with self.store.engine.connect().execution_options(yield_per=500) as connection:
-            for row in connection.execute(query).mappings():
-                yield {name: value for name, value in row.items() if name != "key"}
 
     def labeler_names(self) -> dict[str, Row]:
         """Labeler id -> `pseudonym`, `cohort`, `role`, `state`; imported and simulated labelers have no role."""

@@ -67,7 +67,8 @@ OWN = (
     .with_for_update(of=assignments)
 )
 CHANGE = update(assignments).where(assignments.c.id == ITEM)
-TASK = select(tasks.c.wanted, tasks.c.state).where(tasks.c.id == bindparam("task")).with_for_update()
+# NO KEY UPDATE: the foreign key of a submission already shares the key of its task; two at once would wait for ever
+TASK = select(tasks.c.wanted, tasks.c.state).where(tasks.c.id == bindparam("task")).with_for_update(key_share=True)
 CHANGE_TASK = update(tasks).where(tasks.c.id == bindparam("task"))
 SUBMIT = insert(submissions)
 SAVE = insert(drafts)
