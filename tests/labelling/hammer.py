@@ -21,9 +21,9 @@ from preceptor.store.queues import Queue, Queues
 SERVE = """
 import sys
 from preceptor.config import WebConfig
-from preceptor.labelling.serve import serve
+from preceptor.pipeline.web import serve_web
 from preceptor.store import Workspace
-serve(Workspace(sys.argv[1]), WebConfig(port=int(sys.argv[2]), writes_per_minute=100_000))
+serve_web(Workspace(sys.argv[1]), WebConfig(port=int(sys.argv[2]), writes_per_minute=100_000), models=False)
 """
 
 

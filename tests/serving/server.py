@@ -33,6 +33,14 @@ from preceptor.store import Workspace
 serve(Workspace(sys.argv[1]), ServeConfig(port=0, **json.loads(sys.argv[2])))
 """
 
+WEB = """
+import json, sys
+from preceptor.config import WebConfig
+from preceptor.pipeline.web import serve_web
+from preceptor.store import Workspace
+serve_web(Workspace(sys.argv[1]), WebConfig(port=0, **json.loads(sys.argv[2])))
+"""
+
 
 def make_workspace(root: Path, names: tuple[str, ...] = ("alpha", "beta"), size: str = "tiny") -> Workspace:
     """A workspace with one untrained model per name. Their tokenizer has whole words and single bytes."""
@@ -83,12 +91,12 @@ class Server:
         return self.process.wait(timeout=60)
 
 
-def start(workspace: Workspace, key: str = "", **config) -> Server:
-    """A server on a free port; ready when this returns."""
+def start(workspace: Workspace, key: str = "", program: str = PROGRAM, **config) -> Server:
+    """A server on a free port; ready when this returns. `program`: PROGRAM for the API alone, WEB with the pages."""
     key = key or add_key(workspace.store, f"owner-{time.monotonic_ns()}")[1]
     log = open(workspace.root / "server.log", "ab")  # noqa: SIM115 - the process keeps it
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(workspace.root), json.dumps(config)],
+        [sys.executable, "-c", program, str(workspace.root), json.dumps(config)],
         stdout=subprocess.PIPE,
         stderr=log,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
@@ -97,7 +105,8 @@ def start(workspace: Workspace, key: str = "", **config) -> Server:
     assert process.stdout is not None
     line = process.stdout.readline().decode()
     assert "http://" in line, (workspace.root / "server.log").read_text()[-3000:]
-    server = Server(line.split()[3], process, key, workspace)
+    address = next(word for word in line.split() if word.startswith("http://"))
+    server = Server(address, process, key, workspace)
     for _ in range(200):
         try:
             if server.call("/health", key=None)[0] == 200:

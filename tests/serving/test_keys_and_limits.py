@@ -1,14 +1,19 @@
 """Keys are shown once and stored hashed; buckets by hand."""
 
+import html
+import re
 import sqlite3
 
 import pytest
+from fastapi.testclient import TestClient
 
 from preceptor.config import ServeConfig
 from preceptor.errors import UserError
+from preceptor.labelling.app import create_app
 from preceptor.serving.errors import ApiError
 from preceptor.serving.limits import Bucket, Limits
 from preceptor.store import Workspace
+from preceptor.store.accounts import Accounts
 from preceptor.store.keys import add_key, find_key, list_keys, revoke_key
 
 
@@ -84,3 +89,43 @@ def test_settings_that_make_no_sense_are_refused():
     for wrong in ({"rows": 0}, {"port": 70000}, {"context": 0}, {"queue": 0}):
         with pytest.raises(UserError, match="serve: "):
             ServeConfig(**wrong)
+
+
+def signed_in(workspace, role):
+    """A browser with a session of somebody in this role."""
+    accounts = Accounts(workspace.store)
+    token = accounts.invite("test", role=role)
+    user = accounts.accept(token, name=role, email=f"{role}@example.org", password_hash="x", settings={})
+    return TestClient(create_app(workspace), cookies={"session": accounts.open_session(user.id, "test")})
+
+
+def test_a_researcher_makes_a_key_sees_it_once_and_revokes_it(workspace):
+    browser = signed_in(workspace, "researcher")
+
+    def send(path, **fields):
+        token = re.search(r'name="token" value="([^"]+)"', browser.get("/keys").text)[1]
+        return browser.post(path, data={"token": token} | fields)
+
+    page = html.unescape(send("/keys", name="the shop", requests_per_minute="60", tokens_per_minute="").text)
+    secret = re.search(r'value="(sk-preceptor-[^"]+)"', page)[1]
+    key = find_key(workspace.store, secret)
+    assert (key.name, key.requests_per_minute, key.tokens_per_minute) == ("the shop", 60, None)
+    assert secret not in browser.get("/keys").text
+    for wrong, words in (("-1", "whole number"), ("many", "whole number"), ("0", "1 or more")):
+        assert words in send("/keys", name="b", requests_per_minute=wrong).text
+    assert "has a key already" in html.unescape(send("/keys", name="the shop").text)
+    assert send(f"/keys/{key.id}/revoke").status_code == 200
+    assert find_key(workspace.store, secret) is None
+    assert "revoked" in browser.get("/keys").text
+    assert send(f"/keys/{key.id}/revoke").status_code == 404
+    actions = [line["action"] for line in Accounts(workspace.store).trail()]
+    assert {"API key made", "API key revoked"} <= set(actions)
+    assert secret not in str(Accounts(workspace.store).trail())
+
+
+def test_a_labeler_reaches_no_page_of_keys(workspace):
+    browser = signed_in(workspace, "labeler")
+    token = re.search(r'name="token" value="([^"]+)"', browser.get("/settings").text)[1]
+    assert browser.get("/keys").status_code == 403
+    assert browser.post("/keys", data={"token": token, "name": "mine"}).status_code == 403
+    assert list_keys(workspace.store) == []

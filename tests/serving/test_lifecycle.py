@@ -92,9 +92,10 @@ def test_a_key_over_its_limit_and_a_revoked_one(small):
     assert small.call("/v1/models", key=short)[0] == 401
 
 
-def test_sigterm_finishes_the_answers_that_run_and_takes_no_more(tmp_path):
+@pytest.mark.parametrize("program", [servers.PROGRAM, servers.WEB], ids=["serve", "web"])
+def test_sigterm_finishes_the_answers_that_run_and_takes_no_more(tmp_path, program):
     workspace = servers.make_workspace(tmp_path / "workspace", ("alpha",))
-    server = servers.start(workspace)
+    server = servers.start(workspace, program=program)
     connection, response = open_stream(server, LONG | {"max_tokens": 120})
     server.process.send_signal(signal.SIGTERM)
     rest = response.read().decode()
@@ -106,10 +107,11 @@ def test_sigterm_finishes_the_answers_that_run_and_takes_no_more(tmp_path):
         server.call("/health", key=None)
 
 
-def test_sigkill_loses_no_prompt_that_was_acknowledged(tmp_path):
+@pytest.mark.parametrize("program", [servers.PROGRAM, servers.WEB], ids=["serve", "web"])
+def test_sigkill_loses_no_prompt_that_was_acknowledged(tmp_path, program):
     """Clients send consented prompts as fast as they can; what they saw the first byte of must be there after -9."""
     workspace = servers.make_workspace(tmp_path / "workspace", ("alpha",))
-    server = servers.start(workspace)
+    server = servers.start(workspace, program=program)
     seen: list[str] = []
 
     def client(number):
@@ -145,3 +147,20 @@ def test_sigkill_loses_no_prompt_that_was_acknowledged(tmp_path):
     stored = {prompt.text for prompt in workspace.store.prompts()}
     assert len(seen) > 40
     assert set(seen) <= stored
+
+
+def test_beside_the_pages_the_api_keeps_its_request_ids_and_shapes(tmp_path):
+    workspace = servers.make_workspace(tmp_path / "workspace", ("alpha",))
+    server = servers.start(workspace, program=servers.WEB)
+    status, headers, answer = server.call("/v1/chat/completions", LONG | {"max_tokens": 2})
+    assert (status, answer["object"]) == (200, "chat.completion")
+    number = headers["x-request-id"]
+    assert re.fullmatch("req_[0-9a-f]{24}", number)
+    status, headers, answer = server.call("/v1/models/none")
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    status, headers, answer = server.call("/v1/nothing")
+    assert (status, set(answer["error"])) == (404, {"message", "type", "param", "code"})
+    assert server.call("/v1/models", key=None)[0] == 401
+    assert server.stop() == 0
+    lines = [line for line in (workspace.root / "server.log").read_text().splitlines() if line.startswith("{")]
+    assert number in {json.loads(line)["id"] for line in lines}

@@ -190,22 +190,34 @@ def backup(file: Path, /, *, restore: bool = False, workspace: Where = None) -> 
 
 
 @keys.command(name="add")
-def add_key(name: str, /, *, workspace: Where = None) -> None:
+def add_key(
+    name: str,
+    /,
+    *,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    workspace: Where = None,
+) -> None:
     """Make a key and print it, once.
 
     Parameters
     ----------
     name
         Its owner: the user id of prompts that come with consent.
+    requests_per_minute
+        Requests it may make per minute; what `[serve]` says when absent.
+    tokens_per_minute
+        Tokens (prompt and answer) it may use per minute; what `[serve]` says when absent.
     """
     from preceptor.store.keys import add_key as run
 
-    print(run(open_workspace(workspace).store, name)[1])
+    store = open_workspace(workspace).store
+    print(run(store, name, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)[1])
 
 
 @keys.command(name="list")
 def list_keys(*, workspace: Where = None, as_json: AsJson = False) -> None:
-    """Keys in use: owner and first characters."""
+    """Keys in use: first characters, owner, limits of their own."""
     from dataclasses import asdict
 
     from preceptor.store.keys import list_keys as run
@@ -214,8 +226,14 @@ def list_keys(*, workspace: Where = None, as_json: AsJson = False) -> None:
     print(
         json.dumps([asdict(key) for key in found], indent=1)
         if as_json
-        else "\n".join(f"{key.hint}...  {key.name}" for key in found)
+        else "\n".join(f"{key.hint}...  {key.name}{_limits(key)}" for key in found)
     )
+
+
+def _limits(key: Any) -> str:
+    limits = {"requests": key.requests_per_minute, "tokens": key.tokens_per_minute}
+    shown = ", ".join(f"{limit:,} {unit} per minute" for unit, limit in limits.items() if limit)
+    return f"  ({shown})" if shown else ""
 
 
 @keys.command(name="revoke")

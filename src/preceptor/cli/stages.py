@@ -1,10 +1,11 @@
 """Commands for the stages: pretrain, sft, sample, reward, ppo."""
 
+import json
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from preceptor.cli import Where, app, open_workspace
+from preceptor.cli import AsJson, Where, app, open_workspace
 from preceptor.config import (
     PpoConfig,
     PretrainConfig,
@@ -43,6 +44,40 @@ def sample(config: Sample, *, workspace: Where = None) -> None:
 
     added = run(open_workspace(workspace), config)
     print(f"{added.new:,} answers added, {added.known:,} were there already")
+
+
+@app.command(name="next-round")
+def next_round(
+    *,
+    model: str | None = None,
+    k: int = 6,
+    prompts: int | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    workspace: Where = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw answers to the prompts that people sent with consent, and queue them for ranking. Repeating it adds nothing.
+
+    Parameters
+    ----------
+    model
+        Model that answers; the newest of PPO, else of SFT, when absent. Its name stands in every answer.
+    k
+        Answers per prompt, 4 to 9; how they are drawn stands in the table [sample] of preceptor.toml.
+    prompts
+        Prompts of this round at most; all that wait when absent.
+    seed
+        Seed of the draws.
+    dry_run
+        Say what would be done, and do nothing.
+    """
+    from dataclasses import asdict
+
+    from preceptor.pipeline.next_round import prepare
+
+    done = prepare(open_workspace(workspace), model=model, k=k, prompts=prompts, seed=seed, dry_run=dry_run)
+    print(json.dumps(asdict(done), indent=1) if as_json else "\n".join(done.lines()))
 
 
 @app.command

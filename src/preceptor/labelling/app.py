@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from preceptor.errors import UserError
 from preceptor.labelling import (
     accounts_pages,
+    api_keys,
     entry,
     erasure,
     exports,
@@ -83,6 +84,7 @@ def create_app(
         set_aside,
         exports,
         accounts_pages,
+        api_keys,
         erasure,
     )
     for part in parts:
@@ -104,7 +106,8 @@ def static_file(name: str) -> Response:
 def _handle_errors(app: FastAPI) -> None:
     def tell(request: Request, status: int, title: str, text: str, **more) -> Response:
         if request.url.path.startswith("/v1/"):
-            return JSONResponse({"error": {"message": f"{title} {text}".strip()}}, status)
+            error = {"message": f"{title} {text}".strip(), "type": "invalid_request_error", "param": None, "code": None}
+            return JSONResponse({"error": error}, status)
         return render(request, "message.html", status, title=title, text=text, **more)
 
     @app.exception_handler(NotSignedIn)

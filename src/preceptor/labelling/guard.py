@@ -52,7 +52,7 @@ class Guard:
         headers = Headers(scope=scope)
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, request_id
             if message["type"] == "http.response.start":
                 status = message["status"]
                 out = MutableHeaders(scope=message)
@@ -60,7 +60,8 @@ class Guard:
                     out.setdefault(name, value)
                 if not scope["path"].startswith("/static/"):
                     out.setdefault("cache-control", "no-store")
-                out["x-request-id"] = request_id
+                # The API numbers its own answers; the log names each by the number its client saw.
+                request_id = out.setdefault("x-request-id", request_id)
             await send(message)
 
         refusal = self._refusal(scope, headers)

@@ -31,6 +31,7 @@ RESEARCHER_NAV = (
     ("Guides", "/rubrics"),
     ("Review", "/review"),
     ("Export", "/export"),
+    ("API keys", "/keys"),
     ("Work", "/home"),
 )
 ADMIN_NAV = (("Accounts", "/accounts"), ("Trail", "/trail"))

@@ -1,23 +1,15 @@
-"""Start the web server of a workspace: `preceptor web`."""
+"""The labelling pages as `preceptor web` starts them."""
 
-import logging
-import socket
-import sys
 from collections.abc import Callable
 
-import uvicorn
 from fastapi import FastAPI
 
 from preceptor.config import WebConfig
-from preceptor.errors import UserError
 from preceptor.labelling.app import create_app
 from preceptor.labelling.guard import LOOPBACK
 from preceptor.store import Workspace
 
 LINK_SECONDS = 86400.0
-# an idle connection lives longer than the pause between two submissions, and than the 60 s of common proxies: closed
-# earlier, it may close just as a form is on its way
-KEEP_ALIVE_SECONDS = 75
 
 
 def build(workspace: Workspace, config: WebConfig, extend: Callable[[FastAPI], None] | None = None) -> FastAPI:
@@ -40,35 +32,15 @@ def build(workspace: Workspace, config: WebConfig, extend: Callable[[FastAPI], N
     return app
 
 
-def serve(
-    workspace: Workspace, config: WebConfig | None = None, *, extend: Callable[[FastAPI], None] | None = None
-) -> None:
-    """Serve until interrupted. Prints a one-time admin link while the workspace has no admin.
-
-    Raises UserError where the port is taken or the address is not this machine's.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config = config or WebConfig()
-    host, port = config.host, config.port
-    app = build(workspace, config, extend)
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose --port or --host"
-        ) from error
-    with listener:
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
-        print(f"Preceptor serves {workspace.root} at {address}", flush=True)
-        if host not in LOOPBACK and app.state.gate.secure:
-            print("Signing in needs HTTPS: put a proxy with TLS in front of this address.", flush=True)
-        if link := admin_link(app, address):
-            print(f"No admin yet. Make the first account here, once, within a day: {link}", flush=True)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE_SECONDS
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+def greet(app: FastAPI, workspace: Workspace, host: str, port: int) -> None:
+    """Say where the server is, and how the first account is made while the workspace has no admin."""
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{port}"
+    print(f"Preceptor serves {workspace.root} at {address}", flush=True)
+    if host not in LOOPBACK and app.state.gate.secure:
+        print("Signing in needs HTTPS: put a proxy with TLS in front of this address.", flush=True)
+    if link := admin_link(app, address):
+        print(f"No admin yet. Make the first account here, once, within a day: {link}", flush=True)
 
 
 def admin_link(app: FastAPI, address: str) -> str | None:

@@ -14,6 +14,7 @@ from preceptor.report.data import Agreement, Loss, Model, NotMeasured, Process, 
 from preceptor.statistics.agreement import pairwise_agreement
 from preceptor.statistics.interval import Interval
 from preceptor.store import Workspace
+from preceptor.store.waiting import Waiting, waiting
 
 TINY_SETTINGS = """\
 # Settings that differ from the defaults; `preceptor STAGE --help` lists them all.
@@ -59,8 +60,8 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
     """Counts, models, releases and the next step."""
     store = workspace.store
     counts = store.counts()
-    cards = {name: workspace.model(name) / "preceptor.json" for name in workspace.models()}
-    stages = {name: json.loads(path.read_text())["stage"] if path.is_file() else "" for name, path in cards.items()}
+    stages = model_stages(workspace)
+    found = waiting(store)
     kept = ("prompts", "demonstrations", "completions", "rankings", "ratings", "labelers")
     return {
         "workspace": str(workspace.root),
@@ -69,11 +70,33 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         "corpora": {c["name"]: c["documents"] for c in store.corpora()},
         "models": stages,
         "releases": {release.name: release.rows for release in store.releases()},
-        "next": next_step(workspace, counts, set(stages.values())),
+        "round": {
+            "prompts": len(found.prompts),
+            "sources": found.sources,
+            "items": found.items,
+            "rankings": found.rankings,
+            "policy": current_policy(stages),
+        },
+        "next": next_step(workspace, counts, set(stages.values()), found),
     }
 
 
-def next_step(workspace: Workspace, counts: dict[str, int], stages: set[str]) -> str:
+def model_stages(workspace: Workspace) -> dict[str, str]:
+    """Model -> the stage that made it, by age; empty where its folder does not say."""
+    cards = {name: workspace.model(name) / "preceptor.json" for name in workspace.models()}
+    return {name: json.loads(path.read_text())["stage"] if path.is_file() else "" for name, path in cards.items()}
+
+
+def current_policy(stages: dict[str, str]) -> str | None:
+    """The newest model of PPO; without one, the newest of SFT. `stages`: model -> stage, by age."""
+    for kinds in (("ppo", "ppo-ptx"), ("sft",)):
+        names = [name for name, stage in stages.items() if stage in kinds]
+        if names:
+            return names[-1]
+    return None
+
+
+def next_step(workspace: Workspace, counts: dict[str, int], stages: set[str], found: Waiting) -> str:
     """The first step of the journey that has not been taken."""
     base = workspace.settings.get("base", "")
     missing_base = base == "base" and not (workspace.model(base) / "config.json").is_file()
@@ -91,7 +114,13 @@ def next_step(workspace: Workspace, counts: dict[str, int], stages: set[str]) ->
         return "preceptor reward"
     if not stages & {"ppo", "ppo-ptx"}:
         return "preceptor ppo --ptx-coef 1"
-    return "preceptor report, preceptor chat MODEL, and a second round: sample from the new model and rank again"
+    if found.items:
+        return f"have the {found.items:,} items in the queues ranked: preceptor web"
+    if found.rankings:
+        return f"preceptor reward, then preceptor ppo: {found.rankings:,} rankings are newer than the last release"
+    if found.prompts:
+        return "preceptor next-round   (draws answers to the prompts that wait, and queues them for ranking)"
+    return "preceptor report, preceptor chat MODEL; more prompts come with consent from the API and the playground"
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:
@@ -100,6 +129,12 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     lines += [f"  {count:>9,}  documents in the corpus {name}" for name, count in found["corpora"].items()]
     lines += ["", "models"] + [f"  {name:<24} {stage}" for name, stage in found["models"].items()]
     lines += ["", "releases"] + [f"  {name:<40} {rows:>9,} rows" for name, rows in found["releases"].items()]
+    waits = found["round"]
+    came = ", ".join(f"{count:,} from {name}" for name, count in waits["sources"].items())
+    lines += ["", "next round", f"  {waits['prompts']:>9,}  new prompts wait{f' ({came})' if came else ''}"]
+    lines += [f"  {waits['items']:>9,}  items wait in labelers' queues"]
+    lines += [f"  {waits['rankings']:>9,}  rankings since the last release of rankings"]
+    lines += [f"  answers are drawn from {waits['policy']}"] if waits["policy"] else []
     return [*lines, "", f"next: {found['next']}"]
 
 

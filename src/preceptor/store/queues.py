@@ -65,12 +65,13 @@ class Queues:
         self.store = store
         self.now = now
 
-    def create(self, queue: Queue) -> Queue:
+    def create(self, queue: Queue, only: Collection[str] | None = None) -> Queue:
+        """Make the queue and fill it, see `fill`."""
         _check(queue)
         row = asdict(queue) | {"created_at": self.now(), "models": list(queue.models)}
         with self.store.write() as connection:
             connection.execute(insert(queues).values(row))
-        self.fill(queue.id)
+        self.fill(queue.id, only)
         return self.queue(queue.id)
 
     def queue(self, queue_id: str) -> Queue:
@@ -93,17 +94,21 @@ class Queues:
 
     # -- filling --------------------------------------------------------------------------------------------
 
-    def fill(self, queue_id: str) -> int:
-        """Add an item for every prompt that fits the queue and is not in it yet. Returns how many were added."""
+    def fill(self, queue_id: str, only: Collection[str] | None = None) -> int:
+        """Add an item for every prompt that fits the queue and is not in it yet. Returns how many were added.
+
+        `only`: prompts with these ids, whatever else fits.
+        """
         queue = self.queue(queue_id)
         if queue.kind == "prompt":
             return 0
+        wanted = None if only is None else set(only)
         with self.store.write() as connection:
             there = set(connection.execute(select(tasks.c.prompt_id).where(tasks.c.queue_id == queue.id)).scalars())
             rows = [
                 self._task(queue, prompt_id, chosen)
                 for prompt_id, chosen in self._material(connection, queue)
-                if prompt_id not in there
+                if prompt_id not in there and (wanted is None or prompt_id in wanted)
             ]
             for start in range(0, len(rows), 500):
                 connection.execute(insert(tasks), rows[start : start + 500])
