@@ -54,6 +54,7 @@ CONTESTS = (
     Contest("rm_k4", "trl", "rm_rounds"),
     Contest("ppo_full", "trl-ppo", "ppo_rounds"),
     Contest("ppo_ragged", "trl-ppo", "ppo_rounds"),
+    Contest("ppo_lora", "trl-ppo", "lora_rounds"),
     Contest("generate", "transformers", "generate_rounds", ours=("fp32",), theirs=("fp32",)),
     Contest("sft_medium", None, "medium_rounds"),
 )
@@ -205,6 +206,10 @@ def run(size_name: str, only: list[str], threads: int, output: Path, clock: str 
     with tempfile.TemporaryDirectory(prefix="preceptor-bench-") as place:
         folder = Path(place)
         write_material(folder, sizes)
+        if "ppo_lora" in only:
+            from ours import write_lora_reward
+
+            write_lora_reward(folder)
         with open(folder / "log", "w+b") as log:
             setting = Setting(folder, threads, clock, log)
             for contest in (contest for contest in CONTESTS if contest.task in only):

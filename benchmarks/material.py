@@ -43,12 +43,20 @@ class Sizes:
     ppo_rounds: int = 3
     generate_rounds: int = 3
     medium_rounds: int = 5
+    lora_rounds: int = 2
 
 
 SIZES = {
     "full": Sizes(),
     "quick": Sizes(
-        episodes=16, prompts=16, sft_rounds=4, rm_rounds=2, ppo_rounds=2, generate_rounds=2, medium_rounds=2
+        episodes=16,
+        prompts=16,
+        sft_rounds=4,
+        rm_rounds=2,
+        ppo_rounds=2,
+        generate_rounds=2,
+        medium_rounds=2,
+        lora_rounds=1,
     ),
     "toy": Sizes(
         small=Shape(1, 32, 2, 128, 64),
@@ -64,12 +72,13 @@ SIZES = {
         ppo_rounds=1,
         generate_rounds=1,
         medium_rounds=1,
+        lora_rounds=1,
     ),
 }
 
 
 def write_material(folder: Path, sizes: Sizes, seed: int = 0) -> None:
-    """Models and token ids of a benchmark: `folder/{full,ragged,medium,reward}` and `folder/tokens.json`."""
+    """Models and token ids of a benchmark: `folder/{full,ragged,medium,reward,reward-medium}`, `folder/tokens.json`."""
     import torch
     from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
@@ -81,10 +90,11 @@ def write_material(folder: Path, sizes: Sizes, seed: int = 0) -> None:
         set_ending(model, mean, sizes.answer)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    torch.manual_seed(seed)
-    reward = GPT2ForSequenceClassification(config_of(sizes.small, num_labels=1))
-    reward.save_pretrained(folder / "reward")
-    tokenizer.save_pretrained(folder / "reward")
+    for name, shape in {"reward": sizes.small, "reward-medium": sizes.medium}.items():
+        torch.manual_seed(seed)
+        reward = GPT2ForSequenceClassification(config_of(shape, num_labels=1))
+        reward.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     draw = np.random.default_rng(seed)
     lengths = (8, 16) if sizes.answer < 32 else (32, 64)
     tokens = {

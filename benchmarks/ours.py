@@ -13,15 +13,19 @@ from material import Sizes, read_sizes, read_tokens
 from turns import Finished, Turns
 
 from preceptor.config import PpoConfig, RewardConfig, SftConfig
-from preceptor.models.load import load_policy, load_scalar, load_tokenizer
+from preceptor.models.adapters import Lora, adapt, take_adapter
+from preceptor.models.load import load_policy, load_scalar, load_tokenizer, scalar_from_policy
+from preceptor.models.roles import share_base
+from preceptor.models.save import lineage, save_model
 from preceptor.rollout.engine import generate
 from preceptor.text.chat import Chat
 from preceptor.training import ppo, reward, sft
 from preceptor.training.data import Example, RankedPrompt
 from preceptor.training.optim import Optimizers
-from preceptor.types import Sampling
+from preceptor.types import ModelCard, Sampling
 
 LR = 1e-4
+LORA = Lora(rank=8, alpha=16.0)
 
 
 def demonstrations(turns: Turns, folder: Path, precision: str, model_name: str) -> None:
@@ -102,12 +106,16 @@ def ppo_config(sizes: Sizes, precision: str) -> PpoConfig:
     )
 
 
-def iterations(turns: Turns, folder: Path, precision: str, kind: str) -> None:
+def whole_models(folder: Path, kind: str) -> tuple:
+    policy, reference = load_policy(folder / kind), load_policy(folder / kind).requires_grad_(False)
+    return policy, reference, load_scalar(folder / "reward"), load_scalar(folder / "reward").requires_grad_(False)
+
+
+def iterations(turns: Turns, folder: Path, precision: str, kind: str, models: tuple) -> None:
     sizes = read_sizes(folder)
     config = ppo_config(sizes, precision)
     chat = Chat(load_tokenizer(folder / kind))
-    policy, reference = load_policy(folder / kind), load_policy(folder / kind).requires_grad_(False)
-    value, judge = load_scalar(folder / "reward"), load_scalar(folder / "reward").requires_grad_(False)
+    policy, reference, value, judge = models
     optimizers = Optimizers(policy, lr=config.lr), Optimizers(value, lr=config.value_lr)
     prompts = read_tokens(folder)["prompts"]
     turns.count(*(model.base_model for model in (policy, reference, value, judge)))
@@ -129,11 +137,25 @@ def iterations(turns: Turns, folder: Path, precision: str, kind: str) -> None:
 
 
 def run_ppo_full(turns: Turns, folder: Path, precision: str) -> None:
-    iterations(turns, folder, precision, "full")
+    iterations(turns, folder, precision, "full", whole_models(folder, "full"))
 
 
 def run_ppo_ragged(turns: Turns, folder: Path, precision: str) -> None:
-    iterations(turns, folder, precision, "ragged")
+    iterations(turns, folder, precision, "ragged", whole_models(folder, "ragged"))
+
+
+def run_ppo_lora(turns: Turns, folder: Path, precision: str) -> None:
+    """All four roles over one base of 24M parameters."""
+    iterations(turns, folder, precision, "medium", share_base(folder / "medium", folder / "reward-lora", LORA, seed=0))
+
+
+def write_lora_reward(folder: Path) -> None:
+    """A reward model for `run_ppo_lora`: an adapter over the medium model, as `reward --lora-rank` leaves it."""
+    base = folder / "medium"
+    model = adapt(scalar_from_policy(base, seed=0), LORA, seed=0)
+    card = ModelCard(name="reward-lora", stage="reward", parents={"model": lineage(base)}, parameters=0, seed=0)
+    adapter = take_adapter(model, LORA, str(base))
+    save_model(folder / "reward-lora", model, load_tokenizer(base), card, adapter, merged=False)
 
 
 def run_generate(turns: Turns, folder: Path, precision: str) -> None:

@@ -118,7 +118,7 @@ def run_rm_k4(turns: Turns, folder: Path, precision: str) -> None:
     rankings(turns, folder, precision, 4)
 
 
-def iterations(turns: Turns, folder: Path, precision: str, kind: str) -> None:
+def iterations(turns: Turns, folder: Path, precision: str, kind: str, judged_by: str = "reward") -> None:
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision == "bf16" else "no"
     from datasets import Dataset
     from trl.experimental.ppo import PPOConfig, PPOTrainer
@@ -126,7 +126,7 @@ def iterations(turns: Turns, folder: Path, precision: str, kind: str) -> None:
     sizes = read_sizes(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder / kind, padding_side="left")
     policy, reference = (load(AutoModelForCausalLM, folder / kind) for _ in range(2))
-    value, judge = (load(AutoModelForSequenceClassification, folder / "reward") for _ in range(2))
+    value, judge = (load(AutoModelForSequenceClassification, folder / judged_by) for _ in range(2))
     turns.count(*(model.base_model for model in (policy, reference, value, judge)))
     prompts = read_tokens(folder)["prompts"]
 
@@ -181,6 +181,11 @@ def run_ppo_full(turns: Turns, folder: Path, precision: str) -> None:
 
 def run_ppo_ragged(turns: Turns, folder: Path, precision: str) -> None:
     iterations(turns, folder, precision, "ragged")
+
+
+def run_ppo_lora(turns: Turns, folder: Path, precision: str) -> None:
+    """The same work with what this PPO has: four whole models."""
+    iterations(turns, folder, precision, "medium", "reward-medium")
 
 
 def run_generate(turns: Turns, folder: Path, precision: str) -> None:

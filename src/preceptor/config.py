@@ -59,7 +59,12 @@ class StageConfig:
     precision: str = "fp32"
     """Arithmetic of the forward and backward pass: fp32, or bf16 (weights and optimizer stay fp32)."""
 
+    attention: str = "sdpa"
+    """Attention kernels of training: sdpa (torch's own), eager, flash_attention_2 (a GPU and flash-attn are needed)."""
+
     def __post_init__(self) -> None:
+        if self.attention not in ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"):
+            raise UserError(f"attention is {self.attention!r}; choose sdpa, eager, flash_attention_2 or flex_attention")
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f"precision is {self.precision!r}; choose fp32 or bf16")
         for name in COUNTS:

@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -30,6 +32,20 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@contextmanager
+def masked_attention(model: PreTrainedModel) -> Iterator[None]:
+    """While it lasts, the model attends through kernels that take the rollout engine's masks: of any shape, boolean."""
+    kernels = model.config._attn_implementation
+    if kernels not in ("eager", "flash_attention_2", "flash_attention_3", "flex_attention"):
+        yield
+        return
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(kernels)
+
+
 def load_tokenizer(source: str | Path):
     """The tokenizer of a model folder or hub name."""
     if Path(source).is_dir():
@@ -49,8 +65,12 @@ def context_length(source: str | Path) -> int:
     return getattr(read_config(source).get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
-def load_policy(source: str | Path, device: torch.device | None = None, *, dropout: float = 0.0) -> PreTrainedModel:
+def load_policy(
+    source: str | Path, device: torch.device | None = None, *, dropout: float = 0.0, attention: str = "sdpa"
+) -> PreTrainedModel:
     """A causal language model in fp32, in evaluation mode, with every dropout of its config set to `dropout`.
+
+    `attention`: kernels by their name in transformers' attention interface.
 
     Raises UserError for a folder without config or safetensors weights, or an architecture whose logits are not its
     unembedding of its last hidden state (see `logprobs.check_projection`).
@@ -64,23 +84,25 @@ def load_policy(source: str | Path, device: torch.device | None = None, *, dropo
     for name in ("attention_dropout", "attn_pdrop", "classifier_dropout"):
         if getattr(config, name, None) is not None:
             setattr(config, name, 0.0)
-    model = _from_pretrained(AutoModelForCausalLM, source, config)
+    model = _from_pretrained(AutoModelForCausalLM, source, config, attention)
     model.to(device or best_device()).eval()
     check_projection(model)
     return model
 
 
-def load_scalar(source: str | Path, device: torch.device | None = None) -> PreTrainedModel:
+def load_scalar(source: str | Path, device: torch.device | None = None, *, attention: str = "sdpa") -> PreTrainedModel:
     """A model with one score per token: a reward or value model, `AutoModelForSequenceClassification`, one label."""
     config = read_config(source)
     _no_dropout(config)
     if config.num_labels != 1:
         raise UserError(f"{source} has {config.num_labels} labels; a reward model has one")
-    model = _from_pretrained(AutoModelForSequenceClassification, source, config)
+    model = _from_pretrained(AutoModelForSequenceClassification, source, config, attention)
     return model.to(device or best_device()).eval()
 
 
-def scalar_from_policy(source: str | Path, seed: int, device: torch.device | None = None) -> PreTrainedModel:
+def scalar_from_policy(
+    source: str | Path, seed: int, device: torch.device | None = None, *, attention: str = "sdpa"
+) -> PreTrainedModel:
     """A policy's body with its unembedding replaced by a scalar head drawn from N(0, 1/(d + 1)).
 
     The head's scale is that of Stiennon et al. 2020 (summarize-from-feedback, reward_model.py).
@@ -88,7 +110,7 @@ def scalar_from_policy(source: str | Path, seed: int, device: torch.device | Non
     config = read_config(source)
     _no_dropout(config)
     config.num_labels = 1
-    model = _from_pretrained(AutoModelForSequenceClassification, source, config, new=HEADS)
+    model = _from_pretrained(AutoModelForSequenceClassification, source, config, attention, new=HEADS)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(f"{source}: its classification model ({type(model).__name__}) has no linear `score` head")
     generator = torch.Generator().manual_seed(seed)
@@ -128,13 +150,13 @@ def _no_dropout(config) -> None:
             setattr(config, name, 0.0)
 
 
-def _from_pretrained(kind, source: str | Path, config, new: tuple[str, ...] = ()) -> PreTrainedModel:
+def _from_pretrained(kind, source: str | Path, config, attention: str, new: tuple[str, ...] = ()) -> PreTrainedModel:
     """The model with its weights. Only weights whose name ends with one of `new` may be absent, and start at random."""
     folder = Path(source)
     if (folder / CONFIG).is_file():
         adapter = read_adapter(folder)
         head = tuple(name for name in HEADS if kind is AutoModelForSequenceClassification)
-        model = _from_pretrained(kind, _base_of(folder, adapter), config, new=head)
+        model = _from_pretrained(kind, _base_of(folder, adapter), config, attention, new=head)
         return merge(put_adapter(model, adapter, folder))
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         pickled = next((path.name for path in folder.glob("*.bin")), None)
@@ -150,10 +172,10 @@ def _from_pretrained(kind, source: str | Path, config, new: tuple[str, ...] = ()
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"cannot load {source}: {_first_line(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith(new))
     if missing:

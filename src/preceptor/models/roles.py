@@ -16,7 +16,7 @@ from preceptor.models.save import lineage, read_card
 
 
 def share_base(
-    source: Path, judge: Path, lora: Lora, seed: int, device: torch.device | None = None
+    source: Path, judge: Path, lora: Lora, seed: int, device: torch.device | None = None, *, attention: str = "sdpa"
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel, PreTrainedModel]:
     """(policy, reference, value, reward) of `source` and of the reward model `judge`, whose adapter was trained on it.
 
@@ -24,7 +24,7 @@ def share_base(
     UserError for a reward model that cannot share its base (see `check_shares`).
     """
     check_shares(source, judge)
-    reference = load_policy(source, device).requires_grad_(False)
+    reference = load_policy(source, device, attention=attention).requires_grad_(False)
     policy = adapt(twin(reference), lora, seed)
     value, reward = (scalar_twin(reference, judge) for _ in range(2))
     return policy, reference, value, reward.requires_grad_(False)

@@ -19,7 +19,7 @@ from preceptor.config import PpoConfig, SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import kl_k1, kl_k3, language_model_loss, ppo_policy_loss, ppo_value_loss
 from preceptor.models.adapters import load_own_state, lora_of, merge, own_state, take_adapter
-from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
+from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer, masked_attention
 from preceptor.models.logprobs import answer_logprobs, answer_mask, answer_values, sequence_logprobs
 from preceptor.models.roles import share_base
 from preceptor.models.save import count_parameters, lineage
@@ -80,10 +80,12 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
 
     torch.manual_seed(config.seed)
     if lora:
-        policy, reference, value, reward = share_base(source, judge, lora, config.seed)
+        policy, reference, value, reward = share_base(source, judge, lora, config.seed, attention=config.attention)
     else:
-        policy, reference = shard(load_policy(source)), shard(load_policy(source).requires_grad_(False))
-        value, reward = shard(load_scalar(judge)), shard(load_scalar(judge).requires_grad_(False))
+        policy, reference = (load_policy(source, attention=config.attention) for _ in range(2))
+        value, reward = (load_scalar(judge, attention=config.attention) for _ in range(2))
+        policy, reference = shard(policy), shard(reference.requires_grad_(False))
+        value, reward = shard(value), shard(reward.requires_grad_(False))
     policy_optimizer = Optimizers(policy, lr=config.lr)
     value_optimizer = Optimizers(value, lr=config.value_lr)
     average = Average(policy, config.ema) if config.ema > 0 else None
@@ -160,7 +162,7 @@ def act(policy, prompts: list[list[int]], chat: Chat, config: PpoConfig, iterati
     )
     first, end = ranks.span(len(places))
     chosen = [prompts[place] for place in places[first:end]]
-    with whole(policy) as actor:
+    with whole(policy) as actor, masked_attention(actor):
         answers = generate(
             actor,
             chosen,

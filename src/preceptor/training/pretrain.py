@@ -35,7 +35,9 @@ def train_pretrain(workspace: Workspace, config: PretrainConfig) -> Path:
 
     torch.manual_seed(config.seed)
     device = best_device()
-    model = shard(new_model(config.size, tokenizer, config.context).to(device))
+    model = new_model(config.size, tokenizer, config.context).to(device)
+    model.set_attn_implementation(config.attention)
+    model = shard(model)
     optimizers = Optimizers(
         model,
         lr=config.lr,

@@ -57,7 +57,7 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
     demonstrations = freeze_demonstrations(workspace, config)
 
     torch.manual_seed(config.seed)
-    model, lora = scalar_from_policy(source, config.seed), lora_of(config)
+    model, lora = scalar_from_policy(source, config.seed, attention=config.attention), lora_of(config)
     if lora:
         adapt(model, lora, config.seed)
     model = shard(model)

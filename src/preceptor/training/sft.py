@@ -13,7 +13,7 @@ from preceptor.config import SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import language_model_loss
 from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
-from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer
+from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer, masked_attention
 from preceptor.models.logprobs import answer_logprobs, answer_mask, sequence_logprobs
 from preceptor.models.save import count_parameters, lineage
 from preceptor.models.shard import shard, whole
@@ -60,7 +60,7 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
         made_from |= judge.made_from
 
     torch.manual_seed(config.seed)
-    model, lora = load_policy(source, dropout=config.dropout), lora_of(config)
+    model, lora = load_policy(source, dropout=config.dropout, attention=config.attention), lora_of(config)
     if lora:
         adapt(model, lora, config.seed)
     model = shard(model)
@@ -185,7 +185,7 @@ class EpochJudge:
 
     def look(self, model, epoch: int) -> float:
         sampling = Sampling(temperature=1.0, max_new_tokens=self.longest, seed=self.seed)
-        with whole(model) as complete:
+        with whole(model) as complete, masked_attention(complete):
             answers = generate(complete, self.prompts, sampling, stop=frozenset([self.chat.eos]), pad=self.chat.pad)
             scores = score_episodes(self.scorer, [row[0] for row in answers], self.chat.pad, self.chat.eos)
             reward = ranks.tell(float(scores.mean()))
