@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from preceptor.config_servers import ServeConfig, WebConfig
 from preceptor.errors import UserError
 
 # Fields of several stages that count something, and those that are a share.
@@ -74,6 +75,10 @@ class StageConfig:
         for name in SHARES:
             if not 0 <= getattr(self, name, 0.0) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if getattr(self, "engine", "own") not in ("own", "vllm"):
+            raise UserError(f"engine is {self.engine!r}; choose own or vllm")
+        if getattr(self, "vllm_url", None) and self.engine != "vllm":
+            raise UserError("vllm_url is set without --engine vllm")
         lora = [name for name in ("lora_alpha", "lora_targets") if getattr(self, name, None) is not None]
         if getattr(self, "lora_rank", None) is None and (lora or not getattr(self, "lora_merge", True)):
             raise UserError(f"{(lora or ['lora_merge'])[0]} is set without lora_rank; name a rank, such as 16")
@@ -358,6 +363,12 @@ class PpoConfig(LoraConfig):
     ema: float = 0.992
     """Decay per optimizer step of the averaged weights that are saved as the model; 0 saves the last weights."""
 
+    engine: str = "own"
+    """What draws the answers: own, or vllm (experimental): see `vllm_url`."""
+
+    vllm_url: str | None = None
+    """Address of a running vLLM server; with --engine vllm and no address, vLLM runs inside this process."""
+
     kl_stop: float | None = None
     """End the run when the mean KL to the reference passes this many nats per answer."""
 
@@ -366,81 +377,6 @@ class PpoConfig(LoraConfig):
 
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServeConfig:
-    """The OpenAI-compatible server: `preceptor serve`, and the API beside the pages of `preceptor web`."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on; the default can be reached from this machine only."""
-
-    port: int = 8000
-    """TCP port; 0 takes a free one."""
-
-    rows: int = 32
-    """Answers of one model that decode together."""
-
-    queue: int = 64
-    """Answers that may wait for a row; a request beyond that gets status 429."""
-
-    loaded: int = 4
-    """Models kept in memory; the one that was used longest ago makes room."""
-
-    context: int | None = None
-    """Tokens of prompt and answer together; what the model's config says when absent."""
-
-    requests_per_minute: int | None = None
-    """Requests per minute of a key that has no limit of its own; no limit when absent."""
-
-    tokens_per_minute: int | None = None
-    """Tokens (prompt and answer) per minute of a key that has no limit of its own; no limit when absent."""
-
-    max_body: int = 2_000_000
-    """Bytes of a request body at most."""
-
-    drain_seconds: int = 60
-    """Seconds that running answers get to finish after SIGTERM."""
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "queue", "loaded", "max_body", "drain_seconds"):
-            if getattr(self, name) < 1:
-                raise UserError(f"serve: {name} is {getattr(self, name)}; give 1 or more")
-        for name in ("context", "requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"serve: {name} is {value}; give 1 or more, or leave it out")
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"serve: port is {self.port}; it lies between 0 and 65535")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WebConfig:
-    """The web app: `preceptor web`."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on; the default can be reached from this machine only."""
-
-    port: int = 8000
-    """TCP port; 0 takes a free one."""
-
-    hosts: tuple[str, ...] = ()
-    """Names under which the server may be called, besides those of this machine."""
-
-    trusted_origins: tuple[str, ...] = ()
-    """Origins of a proxy in front of the server whose forms are accepted."""
-
-    secure_cookies: bool | None = None
-    """Cookies for HTTPS only; by default everywhere but on this machine's own addresses."""
-
-    writes_per_minute: int = 240
-    """Forms that one person may send in a minute."""
-
-    def __post_init__(self) -> None:
-        if self.writes_per_minute < 1:
-            raise UserError(f"web: writes_per_minute is {self.writes_per_minute}; give 1 or more")
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"web: port is {self.port}; it lies between 0 and 65535")
 
 
 TABLES: dict[str, type] = {

@@ -124,6 +124,13 @@ def test_settings():
             SftConfig(**wrong)
 
 
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr("preceptor.models.adapters.several", lambda: True)
+    assert lora_of(SftConfig()) is None
+    with pytest.raises(UserError, match="works in one process"):
+        lora_of(SftConfig(lora_rank=8))
+
+
 def test_targets_by_name():
     model = adapt(make_model("llama"), Lora(2, 4.0, ("q_proj", "mlp.up_proj")), seed=0)
     assert {name.rsplit(".", 1)[-1] for name, _ in adapters(model)} == {"q_proj", "up_proj"}

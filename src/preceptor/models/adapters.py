@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from preceptor.config import LoraConfig
 from preceptor.errors import UserError
-from preceptor.models.shard import load_weights
+from preceptor.models.shard import load_weights, several
 
 ALL = "all-linear"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -46,6 +46,8 @@ def lora_of(config: LoraConfig) -> Lora | None:
     """What a stage's settings ask for; None: the whole model is trained."""
     if config.lora_rank is None:
         return None
+    if several():
+        raise UserError("lora_rank works in one process; leave it out, or the workers")
     targets = tuple(name.strip() for name in (config.lora_targets or ALL).split(","))
     return Lora(config.lora_rank, config.lora_alpha or 2.0 * config.lora_rank, targets)
 

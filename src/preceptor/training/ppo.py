@@ -26,6 +26,7 @@ from preceptor.models.save import count_parameters, lineage
 from preceptor.models.shard import shard, whole
 from preceptor.returns import gae, token_rewards, whiten
 from preceptor.rollout.engine import generate
+from preceptor.rollout.vllm_engine import Engine, VllmInside, VllmServer
 from preceptor.store import Workspace
 from preceptor.text.batches import Blocks, batch_places, by_length, pad_right
 from preceptor.text.chat import Chat
@@ -98,12 +99,13 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
             value_optimizer.load_state_dict(run.state["value_optimizer"])
             if average:
                 average.load(run.state["average"])
+        engine = vllm_engine(config, source, run.folder / "vllm") if config.engine == "vllm" else None
         kl_passed = bool(run.state and run.state["kl_passed"])
         good = Average(policy, 0.0) if config.kl_stop is not None else None  # the last weights within the bound
         if run.state and good:
             good.load(run.state["good"])
         while not (run.should_stop() or kl_passed):
-            episodes = act(policy, prompts, chat, config, run.step)
+            episodes = act(policy, prompts, chat, config, run.step, engine)
             share = warmed(run.step, config.warmup)
             with run.refusing(batch := {"episodes": episodes}) as poison:
                 rollout = assess(policy, reference, value, reward, episodes, chat.pad, chat.eos, config, run.step)
@@ -154,8 +156,10 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
 # -- 1. act ---------------------------------------------------------------------------------------------------
 
 
-def act(policy, prompts: list[list[int]], chat: Chat, config: PpoConfig, iteration: int) -> list[Episode]:
-    """Draw one answer to each of the iteration's prompts."""
+def act(
+    policy, prompts: list[list[int]], chat: Chat, config: PpoConfig, iteration: int, engine: Engine | None = None
+) -> list[Episode]:
+    """Draw one answer to each of the iteration's prompts; by our own engine unless another is given."""
     places = batch_places(len(prompts), config.batch, config.seed, iteration)
     sampling = Sampling(
         temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=config.seed * 1_000_003 + iteration
@@ -163,16 +167,23 @@ def act(policy, prompts: list[list[int]], chat: Chat, config: PpoConfig, iterati
     first, end = ranks.span(len(places))
     chosen = [prompts[place] for place in places[first:end]]
     with whole(policy) as actor, masked_attention(actor):
-        answers = generate(
-            actor,
-            chosen,
-            sampling,
-            stop=frozenset([chat.eos]),
-            pad=chat.pad,
-            batch=config.batch,
-            first_number=first,
-        )
+        options = {"stop": frozenset([chat.eos]), "first_number": first}
+        if engine is None:
+            answers = generate(actor, chosen, sampling, pad=chat.pad, batch=config.batch, **options)
+        else:
+            engine.load(actor)
+            answers = engine.draw(chosen, sampling, **options)
     return ranks.gather([row[0] for row in answers])
+
+
+def vllm_engine(config: PpoConfig, source: Path, exchange: Path) -> Engine:
+    """vLLM as the settings say. Experimental: see docs/vllm.md for what has run."""
+    if config.lora_rank is not None:
+        raise UserError("--engine vllm is given whole weights and cannot draw from adapters; leave out one of them")
+    if ranks.size() > 1:
+        raise UserError("--engine vllm works with one process; leave it out, or the workers")
+    console.print(f"{config.output}: drawing answers with vLLM, which is experimental here")
+    return VllmServer(config.vllm_url, exchange) if config.vllm_url else VllmInside(source, exchange)
 
 
 # -- 2. judge, 3. shape -----------------------------------------------------------------------------------------

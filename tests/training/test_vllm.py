@@ -1,0 +1,186 @@
+"""Rollouts by vLLM. A real one runs only where PRECEPTOR_VLLM_PYTHON names the Python of an environment that has it.
+
+PRECEPTOR_VLLM_PYTHON=/path/to/venv/bin/python pytest tests/training/test_vllm.py
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+import torch
+from small_stages import metrics, run
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from preceptor.config import PpoConfig
+from preceptor.errors import UserError
+from preceptor.models.load import load_policy, scalar_from_policy
+from preceptor.rollout.vllm_engine import VllmInside, VllmServer, episode, seed_of, write_weights
+from preceptor.training import ppo
+from preceptor.types import Sampling
+from tiny_models import make_model, make_tokenizer
+
+PYTHON = os.environ.get("PRECEPTOR_VLLM_PYTHON")
+needs_vllm = pytest.mark.skipif(PYTHON is None, reason="PRECEPTOR_VLLM_PYTHON names no Python with vLLM")
+PPO = {"reference": "big", "reward_model": "big-judge", "engine": "vllm", "steps": 3, "checkpoint_minutes": 60.0}
+
+
+def test_without_a_server_one_line_says_how_to_start_it(workspace):
+    with pytest.raises(
+        UserError, match=r"vLLM at http://127.0.0.1:9/version: .*refused.*start it as"
+    ):
+        run(workspace, "ppo-ptx", engine="vllm", vllm_url="http://127.0.0.1:9")
+
+
+def test_without_the_package_one_line_says_what_to_install(tmp_path):
+    if "vllm" in sys.modules:
+        pytest.skip("vLLM is installed here")
+    with pytest.raises(UserError, match=r"pip install 'preceptor\[vllm\]'"):
+        VllmInside(tmp_path, tmp_path)
+
+
+def test_what_does_not_go_together_is_refused(workspace):
+    with pytest.raises(UserError, match="choose own or vllm"):
+        PpoConfig(engine="fast")
+    with pytest.raises(UserError, match="vllm_url is set without --engine vllm"):
+        PpoConfig(vllm_url="http://127.0.0.1:8000")
+    with pytest.raises(UserError, match="cannot draw from adapters"):
+        ppo.vllm_engine(PpoConfig(engine="vllm", lora_rank=4), Path(), Path())
+
+
+def test_every_answer_has_a_seed_of_its_own():
+    seeds = {seed_of(seed, number) for seed in range(20) for number in range(50)}
+    assert len(seeds) == 1000
+    assert all(0 <= seed < 2**53 for seed in seeds)
+    assert seed_of(3, 4) == seed_of(3, 4)
+
+
+def test_an_answer_ends_by_a_stop_token_or_at_the_limit():
+    ended = episode([5], [7, 0], [-0.5, -0.25], frozenset([0]))
+    assert (ended.finish_reason, ended.answer_tokens, ended.logprobs) == ("stop", (7, 0), (-0.5, -0.25))
+    assert episode([5], [7, 8], [-0.5, -0.25], frozenset([0])).finish_reason == "length"
+
+
+def test_the_weights_lie_in_one_folder_at_a_time(tmp_path):
+    model = make_model()
+    first = write_weights(model, tmp_path / "x", 0)
+    second = write_weights(model, tmp_path / "x", 1)
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["weights-1"]
+    assert first != second
+    assert load_policy(second).config.model_type == "llama"
+
+
+# -- with a vLLM ------------------------------------------------------------------------------------------------
+
+
+def big(workspace) -> Path:
+    """A model whose heads are wide enough for vLLM, untied, and a judge over it."""
+    torch.manual_seed(0)
+    ids = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1}
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
+    config = LlamaConfig(
+        **ids, **shape, vocab_size=300, max_position_embeddings=128, tie_word_embeddings=False, initializer_range=0.1
+    )
+    folder = workspace.model("big")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    judge = scalar_from_policy(folder, seed=3)
+    judge.save_pretrained(workspace.model("big-judge"))
+    make_tokenizer().save_pretrained(workspace.model("big-judge"))
+    return folder
+
+
+@pytest.fixture
+def server(workspace):
+    """A vLLM server on the model of `big`; gives its address."""
+    folder = big(workspace)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
+    options += ["--max-model-len", "128", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
+    command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), *options]
+    log = open(workspace.root / "vllm.log", "wb")  # noqa: SIM115 - the process holds it
+    process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (workspace.root / "vllm.log").read_text(errors="replace")[-3000:]
+            try:
+                urlopen(f"{url}/health", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(1)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def environment() -> dict[str, str]:
+    names = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | names | {"HF_HUB_OFFLINE": "1"}
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ppo_over_a_server(server, workspace, monkeypatch):
+    run(workspace, "ppo-ptx", vllm_url=server, **PPO)
+    lines = metrics(workspace)
+    assert len(lines) == 3
+    assert all(line["logprob_gap"] < 1e-4 for line in lines)  # fp32 on both sides
+    assert all(line["first_ratio_deviation"] < 1e-4 for line in lines)
+    assert lines[2]["kl_to_reference"] != lines[0]["kl_to_reference"]
+    assert [path.name for path in (workspace.run("out") / "vllm").iterdir()] == ["weights-2"]
+
+    engine = VllmServer(server, workspace.root / "exchange")
+    engine.load(load_policy(workspace.model("big")))
+    sampling = Sampling(temperature=0.7, max_new_tokens=12, seed=1)
+    prompts = [[9, 30, 31], [5], [7, 8, 40]]
+    drawn = engine.draw(prompts, sampling, stop=frozenset(range(0, 300, 9)), k=2)
+    assert [len(group) for group in drawn] == [2, 2, 2]
+    assert drawn[0][0] != drawn[0][1]
+    assert drawn == engine.draw(prompts, sampling, stop=frozenset(range(0, 300, 9)), k=2)
+    for answer in (answer for group in drawn for answer in group):
+        ends = [token % 9 == 0 for token in answer.answer_tokens]
+        assert not any(ends[:-1])
+        assert ends[-1] == (answer.finish_reason == "stop")
+
+    # A server that is not given the new weights draws from the old ones: the gap shows it, and the run ends.
+    monkeypatch.setattr(VllmServer, "load", lambda self, model: None)
+    with pytest.raises(UserError, match="rollout and trainer log-probabilities differ"):
+        run(workspace, "ppo-ptx", vllm_url=server, **(PPO | {"output": "stale", "lr": 3e-2, "warmup": 0, "steps": 9}))
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ppo_with_vllm_inside(workspace):
+    """The whole stage in the environment that has vLLM, which needs what Preceptor's base install needs too."""
+    big(workspace)
+    workspace.store.close()
+    settings = replace(PpoConfig(), batch=12, minibatch=6, max_new_tokens=10, output="out", ema=0.0, **PPO)
+    code = f"""
+from preceptor.config import PpoConfig
+from preceptor.store import Workspace
+from preceptor.training.ppo import train_ppo
+if __name__ == "__main__":
+    train_ppo(Workspace({str(workspace.root)!r}), {settings!r})
+"""
+    script = workspace.root / "inside.py"
+    script.write_text(code)
+    source = str(Path(ppo.__file__).parents[2])
+    done = subprocess.run(
+        [str(PYTHON), str(script)], env=environment() | {"PYTHONPATH": source}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = metrics(workspace)
+    assert len(lines) == 3
+    assert all(line["logprob_gap"] < 1e-4 for line in lines)
