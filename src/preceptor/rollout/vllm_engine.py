@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
@@ -116,6 +117,7 @@ class VllmInside:
             gpu_memory_utilization=share,
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
+            enforce_eager=not torch.cuda.is_available(),  # on a processor compiling takes minutes
         )
 
     def load(self, model: PreTrainedModel) -> None:
