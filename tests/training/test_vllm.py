@@ -32,9 +32,7 @@ PPO = {"reference": "big", "reward_model": "big-judge", "engine": "vllm", "steps
 
 
 def test_without_a_server_one_line_says_how_to_start_it(workspace):
-    with pytest.raises(
-        UserError, match=r"vLLM at http://127.0.0.1:9/version: .*refused.*start it as"
-    ):
+    with pytest.raises(UserError, match=r"vLLM at http://127.0.0.1:9/version: .*refused.*start it as"):
         run(workspace, "ppo-ptx", engine="vllm", vllm_url="http://127.0.0.1:9")
 
 
