@@ -157,7 +157,7 @@ def _label_studio_result(result: Row, fields: Row, lists, pair, messages, about:
         shown = [name.strip() for name in names if name.strip() in fields] or pair
         if len(shown) != 2:
             raise BadRow(f"a Pairwise compares two fields, but {shown or 'none'} can be told; name the tags like them")
-        ranks = {"left": (1, 2), "right": (2, 1)}.get(value.get("selected"), (1, 1))
+        ranks = {"left": (1, 2), "right": (2, 1)}.get(str(value.get("selected")), (1, 1))
         answers = tuple(Answer(text=conversation(fields[name])[-1].content) for name in shown)
         return Record(messages=messages, answers=answers, ranks=ranks, **about)
     if kind == "textarea" and (texts := value.get("text")):

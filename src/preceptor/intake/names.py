@@ -29,9 +29,9 @@ def presidio_finder(model: str) -> Finder:
     Nothing is fetched from a network. Raises UserError where Presidio or the model is not installed.
     """
     try:
-        import spacy.util
-        from presidio_analyzer import AnalyzerEngine
-        from presidio_analyzer.nlp_engine import SpacyNlpEngine
+        import spacy.util  # pyright: ignore[reportMissingImports]
+        from presidio_analyzer import AnalyzerEngine  # pyright: ignore[reportMissingImports]
+        from presidio_analyzer.nlp_engine import SpacyNlpEngine  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise need_extra("Presidio", "presidio") from error
     if not (spacy.util.is_package(model) or Path(model).is_dir()):

@@ -233,7 +233,7 @@ def _ranking_rows(
     workspace: Workspace, split: str, cohort: str | None, source: str | None, purpose: Purpose | None
 ) -> Iterator[dict[str, Any]]:
     cohorts = {labeler.id: labeler.cohort for labeler in workspace.store.labelers()}
-    purposes = {rubric.id: rubric.purpose for rubric in workspace.store.rubrics()}
+    purposes: dict[str, Purpose] = {rubric.id: rubric.purpose for rubric in workspace.store.rubrics()}
     found = workspace.store.rankings(split=split, cohort=cohort)
     wanted = (
         (ranking, prompt)
