@@ -58,7 +58,7 @@ def test_every_stage_runs_on_a_device_of_its_own(architecture, tmp_path):
     script = Path(__file__).parent / "on_pretended_gpu.py"
     done = process(str(script), str(tmp_path), architecture)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout)["waits_per_decode_step"] <= 4
+    assert json.loads(done.stdout)["waits_per_decode_step"] <= 1  # a row may be done
 
 
 def test_a_tensor_left_on_the_processor_is_found(tmp_path):

@@ -106,9 +106,13 @@ class RunningBatch:
         """Draw one token for every row and look one token further. Returns the rows that were finished by it."""
         steps = [min(len(row.tokens), self.u.shape[1] - 1) for row in self.rows]
         u = torch.from_numpy(self.u[np.arange(len(steps)), steps]).to(self.logits.device)
-        ids, logprobs = draw(self.logits, self.temperature, self.top_p, u)
+        nucleus = any(row.sampling.top_p < 1 for row in self.rows)
+        takes = any(row.sampling.temperature == 0 for row in self.rows)
+        ids, logprobs = draw(self.logits, self.temperature, self.top_p, u, nucleus=nucleus, takes=takes)
+        # One copy, for a GPU is waited for at each; doubles hold both exactly.
+        tokens, numbers = torch.stack([ids.double(), logprobs.double()]).tolist()
         finished = []
-        for row, token, logprob in zip(self.rows, ids.tolist(), logprobs.tolist()):
+        for row, token, logprob in zip(self.rows, map(int, tokens), numbers):
             if row.finish_reason is not None:
                 continue  # a finished row stays, unread, until enough have gathered to make moving the rest pay
             row.tokens.append(token)

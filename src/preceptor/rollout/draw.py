@@ -10,18 +10,28 @@ def uniforms(seed: int, row: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64))).random(count)
 
 
-def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    u: Tensor,
+    *,
+    nucleus: bool | None = None,
+    takes: bool | None = None,
+) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability under exactly the distribution it was drawn from.
 
     logits [R, V]; temperature, top_p, u [R]. Temperature 0 takes the likeliest token and reports its log-probability
     at temperature 1. The draw inverts the cumulative distribution at u. Returns ids [R] and log-probabilities [R].
+
+    `nucleus`, `takes`: has any row a top_p below 1, a temperature of 0? A caller who knows spares a GPU the asking.
     """
     greedy = temperature == 0
     logprobs = torch.log_softmax(logits.float() / torch.where(greedy, 1.0, temperature)[:, None], -1)
-    if bool((top_p < 1).any()):
+    if bool((top_p < 1).any()) if nucleus is None else nucleus:
         logprobs = _nucleus(logprobs, torch.where(greedy, 1.0, top_p))
     ids = _invert(logprobs, u)
-    if bool(greedy.any()):
+    if bool(greedy.any()) if takes is None else takes:
         ids = torch.where(greedy, logits.argmax(-1), ids)
     return ids, logprobs.gather(-1, ids[:, None])[:, 0]
 
