@@ -1,6 +1,12 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from models import Scripted
@@ -116,6 +122,88 @@ def test_killed_and_restarted_repeats_nothing_finished(data, tmp_path, monkeypat
     assert said == ["w0", "w1", "w2", "w3", "w4", "w4", "w5", "w6", "w7", "w8", "w9"]
     run_suite(Scripted(say=say), "quick", data, tmp_path / "cache", tasks=mine)
     assert len(said) == 11
+
+
+RUN = """
+import sys, time
+from functools import partial
+from pathlib import Path
+
+from models import Scripted
+from preceptor.evaluation.results import mean
+from preceptor.evaluation.suite import run_suite
+from preceptor.evaluation.tasks import Task, _first_of
+
+root = Path(sys.argv[1])
+log = (root / "asked.txt").open("a")
+
+
+def say(prompt):
+    print(prompt, file=log, flush=True)
+    time.sleep(0.02)
+    return "one two"
+
+
+def measure(name, subject, paths, settings):
+    prompts = [f"{name}-{number}" for number in range(60)]
+    said = subject.generate(prompts, max_new_tokens=5)
+    return [mean("words", [float(len(text.split())) for text in said])], []
+
+
+files = partial(_first_of, (("set", "p.txt"),))
+tasks = [Task(name=n, files=files, measure=partial(measure, n), settings={"quick": {}}) for n in ("a", "b")]
+import preceptor.evaluation.recording as recording
+recording.BATCH = 4
+found = run_suite(Scripted(say=say), "quick", root / "data", root / "cache", tasks=tasks)
+print([result.value for result in found])
+"""
+
+
+def test_a_real_kill_repeats_no_batch_that_was_finished(data, tmp_path):
+    """SIGKILL in the middle of the second task: the first is not asked again, and of the second one batch at most."""
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    command = [sys.executable, str(script), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    asked = tmp_path / "asked.txt"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not asked.exists() or asked.read_text().count("b-") < 10):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = asked.read_text().split()
+    assert 70 <= len(before) < 120
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[2.0, 2.0]"
+    after = asked.read_text().split()[len(before) :]
+    assert not [prompt for prompt in after if prompt.startswith("a-")]
+    assert len(before) + len(after) - 120 <= 4
+    assert set(before) | set(after) == {f"{name}-{number}" for name in "ab" for number in range(60)}
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert asked.read_text().split() == before + after
+
+
+def test_judges_and_scorers_of_ones_own_are_settings_of_the_tasks_that_use_them(data, tmp_path):
+    seen = []
+
+    def look(subject, paths, settings):
+        seen.append(dict(settings))
+        return [mean("m", [1.0, 2.0])], []
+
+    verdicts = tmp_path / "v.jsonl"
+    verdicts.write_text("{}")
+    own = {"judge": "http://127.0.0.1:9/v1 m", "verdicts": str(verdicts)}
+    tasks = [replace(task("takes", look), takes=("verdicts",)), task("leaves", look)]
+    run_suite(Scripted(), "quick", data, tmp_path / "cache", tasks=tasks, own=own)
+    assert [set(settings) for settings in seen] == [{"limit", "verdicts", "verdicts hash"}, {"limit"}]
+    verdicts.write_text("{} ")  # another file under the same name: asked anew
+    run_suite(Scripted(), "quick", data, tmp_path / "cache", tasks=tasks, own=own)
+    assert len(seen) == 3
+    with pytest.raises(UserError, match="no judge or scorer 'oracle'"):
+        run_suite(Scripted(), "quick", data, tmp_path, own={"oracle": "x"})
+    with pytest.raises(UserError, match=r"nowhere: no such file or folder; toxicity is the folder"):
+        run_suite(Scripted(), "quick", data, tmp_path, own={"toxicity": f"{tmp_path / 'nowhere'}:toxic"})
 
 
 def test_recorded_answers_keep_draws_apart(tmp_path):

@@ -224,3 +224,80 @@ def test_as_many_examples_are_shown_as_fit(metric):
     found, _ = tax.figures(model, form, items, few=True)
     assert "of 3 examples fit" in found[0].note
     assert tax.figures(Scripted(say=lambda prompt: "a"), form, items, few=True)[0][0].note == ""
+
+
+def test_arc_as_ai2_publishes_it(tmp_path):
+    rows = [
+        {"id": "Mercury_1", "question": {"stem": "Which is a gas?", "choices": [
+            {"text": "iron", "label": "A"}, {"text": "steam", "label": "B"}, {"text": "ice", "label": "C"}]},
+         "answerKey": "B"},
+        {"id": "NYSED_2", "question": {"stem": "Which is hot?", "choices": [
+            {"text": "fire", "label": "1"}, {"text": "snow", "label": "2"}]}, "answerKey": "1"},
+    ]  # fmt: skip
+    one, two = tax_sets.read_arc(lines(tmp_path / "ARC-Challenge-Test.jsonl", rows))
+    assert (one.query, one.choices, one.gold) == ("Question: Which is a gas?\nAnswer:", ("iron", "steam", "ice"), 1)
+    assert (two.gold, two.answer) == (0, "fire")
+    rows[1]["answerKey"] = "D"
+    with pytest.raises(UserError, match="line 2: answerKey is 'D'"):
+        tax_sets.read_arc(lines(tmp_path / "bad.jsonl", rows))
+    with pytest.raises(UserError, match="line 1: there is neither 'answerKey' nor 'query'"):
+        tax_sets.read_arc(lines(tmp_path / "worse.jsonl", [{"question": "?"}]))
+
+
+def test_hellaswag_superglue_and_glue_files_as_published(tmp_path):
+    """Every key that the original files have, so that a reader that trips over one is found."""
+    row = {"ind": 24, "activity_label": "Roof shingle removal", "ctx_a": "A man is sitting on a roof.", "ctx_b": "he",
+           "ctx": "A man is sitting on a roof. he", "split": "val", "split_type": "indomain", "label": 3,
+           "endings": ["is using wrap.", "is ripping tiles.", "is holding a cube.", "starts pulling up roofing."],
+           "source_id": "activitynet~v_-JhWjGDPHMY"}  # fmt: skip
+    (item,) = tax_sets.read_hellaswag(lines(tmp_path / "hellaswag_val.jsonl", [row]))
+    assert item.query == "Roof shingle removal: A man is sitting on a roof. he"
+    assert item.answer == "starts pulling up roofing."
+    row = {"premise": "Dana Reeve has died.", "hypothesis": "Dana Reeve lives.", "label": "not_entailment", "idx": 0}
+    assert tax_sets.read_rte(lines(tmp_path / "rte.jsonl", [row]))[0].gold == 1
+    target = {"span2_index": 2, "span1_index": 0, "span1_text": "Bernard", "span2_text": "himself"}
+    row = {"text": "Bernard loves himself more than tea.", "target": target, "idx": 0, "label": False}
+    (item,) = tax_sets.read_wsc(lines(tmp_path / "wsc.jsonl", [row]))
+    assert "loves *himself* more" in item.query
+    assert (item.gold, item.answer) == (0, "")
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\nit 's a charming journey . \t1\n")
+    assert tax_sets.read_sst(tmp_path / "dev.tsv")[0].choices == ("positive", "negative")
+
+
+def test_quac_as_published(tmp_path):
+    turn = {
+        "followup": "m", "yesno": "x", "question": "what happened in 1983?", "id": "C_0_q#0",
+        "answers": [{"text": "In May 1983, she married", "answer_start": 0}, {"text": "she married"}],
+        "orig_answer": {"text": "In May 1983, she married", "answer_start": 0},
+    }  # fmt: skip
+    paragraph = {"context": "In May 1983, she married. CANNOTANSWER", "qas": [turn], "id": "C_0"}
+    article = {"paragraphs": [paragraph], "section_title": "Life", "background": "B.", "title": "Anna Vissi"}
+    (tmp_path / "val_v0.2.json").write_text(json.dumps({"data": [article]}))
+    (item,) = tax_sets.read_quac(tmp_path / "val_v0.2.json")
+    assert item.references == ("In May 1983, she married", "she married")
+
+
+def test_summaries_as_published(tmp_path):
+    cnn = {"article": "(CNN) Rain fell.", "highlights": "It rained.\nA lot.", "id": "f0"}
+    (item,) = tax_sets.read_summaries(lines(tmp_path / "test.jsonl", [cnn]))
+    assert (item.query, item.references) == ("(CNN) Rain fell.\n\nTL;DR:", ("It rained.\nA lot.",))
+    (tmp_path / "test.csv").write_text('id,article,highlights\nf0,"(CNN) Rain, again.",It rained.\n')
+    assert tax_sets.read_summaries(tmp_path / "test.csv")[0].query.startswith("(CNN) Rain, again.")
+    post = {"id": "t3_x", "subreddit": "AskReddit", "title": "A cat", "post": "It sleeps.", "summary": " Sleepy cat. "}
+    (item,) = tax_sets.read_summaries(lines(tmp_path / "tldr.jsonl", [post]))
+    assert item.query == "SUBREDDIT: r/AskReddit\n\nTITLE: A cat\n\nPOST: It sleeps.\n\nTL;DR:"
+    assert item.answer == "Sleepy cat."
+    with pytest.raises(UserError, match="row 1: there is no article with highlights or post"):
+        tax_sets.read_summaries(lines(tmp_path / "bad.jsonl", [{"article": "x"}]))
+
+
+def test_wmt_sgm_pairs(tmp_path):
+    form = '<srcset setid="t">\n<doc docid="1"><p>\n<seg id="1">{}</seg>\n<seg id="2">{}</seg>\n</p></doc>'
+    (tmp_path / "t-fren-src.fr.sgm").write_text(form.format("Oui & non.", "C&apos;est tout."))
+    (tmp_path / "t-fren-ref.en.sgm").write_text(form.format("Yes & no.", "That is all."))
+    one, two = tax_sets.read_translation(tmp_path / "t-fren-src.fr.sgm")
+    assert (one.query, one.references) == ("French: Oui & non.\nEnglish:", ("Yes & no.",))
+    assert two.query == "French: C'est tout.\nEnglish:"
+    (tmp_path / "t-fren-ref.en.sgm").write_text("nothing")
+    with pytest.raises(UserError, match="there is no <seg>"):
+        tax_sets.read_translation(tmp_path / "t-fren-src.fr.sgm")

@@ -9,6 +9,7 @@ from scipy.stats import pearsonr
 
 from preceptor.errors import UserError
 from preceptor.evaluation import bias, toxicity
+from preceptor.evaluation.classifier import ClassifierFolder
 from preceptor.evaluation.reading import read_table
 
 
@@ -89,7 +90,7 @@ def test_classifier_folder(tmp_path):
     )  # fmt: skip
     model = transformers.BertForSequenceClassification(config)
     model.save_pretrained(tmp_path)
-    scorer = toxicity.ClassifierFolder(tmp_path, "Toxic")
+    scorer = ClassifierFolder(tmp_path, "Toxic")
     one, two = scorer.score(["bad good", "good"])
     assert 0 < one < 1
     assert one != two
@@ -97,9 +98,9 @@ def test_classifier_folder(tmp_path):
     assert scorer.score(["bad " * 50]) == [None]
     assert len(scorer.failed) == 1
     with pytest.raises(UserError, match="'rude'"):
-        toxicity.ClassifierFolder(tmp_path, "rude")
+        ClassifierFolder(tmp_path, "rude")
     with pytest.raises(UserError, match="safetensors"):
-        toxicity.ClassifierFolder(tmp_path / "none", "toxic")
+        ClassifierFolder(tmp_path / "none", "toxic")
 
 
 def test_entropy_of_pairs_by_hand():

@@ -104,31 +104,3 @@ def figures(subject: Subject, *, max_new_tokens: int = 96) -> tuple[list[Figure]
     asked = [*FALSE_PREMISES, *SIMPLE_QUESTIONS, *(text for _, text in OTHER_LANGUAGES)]
     said = [*premises, *simple, *foreign]
     return found, [{"prompt": p, "answer": a} for p, a in zip(asked, said) if a is not None]
-
-
-def unsupported(passage: str, answer: str) -> list[str]:
-    """Numbers and names of an answer that its passage does not hold: a floor on what it made up.
-
-    A name is a word with a capital that does not open a sentence. Other inventions are not seen: for those, people's
-    hallucination flag or an entailment model.
-    """
-    there = set(re.findall(r"\w+", passage.lower()))
-    numbers = re.findall(r"\d[\d,.]*\d|\d", answer)
-    names = re.findall(r"(?<![.!?\n] )(?<!^)(?<=\s)[A-Z]\w+", answer.strip())
-    bare = {re.sub(r"[,.]", "", number) for number in re.findall(r"\d[\d,.]*\d|\d", passage)}
-    made_up = [number for number in numbers if re.sub(r"[,.]", "", number) not in bare]
-    return made_up + [name for name in names if name.lower() not in there]
-
-
-def closed_domain_figures(passages: Sequence[str], said: Sequence[str], answerable: Sequence[bool]) -> list[Figure]:
-    """On questions about a passage: unsupported answers, and answers given where the passage holds none."""
-    silent = [not text.strip() or "not in background" in text.lower() for text in said]
-    claims = [bool(unsupported(passage, text)) for passage, text, hush in zip(passages, said, silent) if not hush]
-    empty = [not hush for hush, has in zip(silent, answerable) if not has]
-    groups = [passage for passage, hush in zip(passages, silent) if not hush]
-    note = "numbers and names that the passage does not hold; a floor"
-    found = [rate("unsupported claim", claims, groups, note=note)]
-    if empty:
-        homes = [passage for passage, has in zip(passages, answerable) if not has]
-        found.append(rate("answered the unanswerable", empty, homes))
-    return found

@@ -23,6 +23,12 @@ from preceptor.evaluation.tasks import TASKS, Task
 Suite = Literal["quick", "paper", "all"]
 SUITES: tuple[Suite, ...] = ("quick", "paper", "all")
 EXAMPLES = 20  # kept of each task, for the report
+OWN = {
+    "judge": "an OpenAI-compatible endpoint: its URL before /chat/completions, a space, the model's name",
+    "entailment": "the folder of an entailment model",
+    "toxicity": "the folder of a toxicity classifier, a colon, the label",
+    "verdicts": "people's verdicts on refusals: JSON lines of request, answer, verdict",
+}
 
 
 def run_suite(
@@ -32,27 +38,47 @@ def run_suite(
     cache: Path,
     progress: Callable[[str, int, int], None] | None = None,
     tasks: Sequence[Task] = TASKS,
+    own: Mapping[str, str] | None = None,
 ) -> list[TaskResult]:
     """Every figure of every task of the suite, in order; tasks that could not be measured are in it with the reason.
 
     `data` is the folder of public sets, `cache` any folder that stays. `progress` is called with the name of the task
-    that begins, its place and the number of tasks, and once more with "done" at the end. Raises UserError for an
-    unknown suite or a data folder that is not there; a task that fails does not stop the others.
+    that begins, its place and the number of tasks, and once more with "done" at the end. `own` are judges and scorers
+    of your own, see `OWN`; they are settings of the tasks that use them. Raises UserError for an unknown suite or name,
+    and for a folder that is not there; a task that fails does not stop the others.
     """
     if suite not in SUITES:
         raise UserError(f"there is no suite {suite!r}; there are {', '.join(SUITES)}")
     if not data.is_dir():
         raise UserError(f"{data}: no such folder; give the one that holds the public evaluation sets")
+    own = _stamped(own or {})
     mine = [task for task in tasks if suite in task.settings]
     recorded = Recorded(subject, cache)
     results: list[TaskResult] = []
     for place, task in enumerate(mine):
         if progress is not None:
             progress(task.name, place, len(mine))
-        results += run_task(recorded, task, task.settings[suite], data, cache)
+        settings = task.settings[suite] | {key: own[key] for key in own if key.removesuffix(" hash") in task.takes}
+        results += run_task(recorded, task, settings, data, cache)
     if progress is not None:
         progress("done", len(mine), len(mine))
     return results
+
+
+def _stamped(own: Mapping[str, str]) -> dict[str, str]:
+    """With a hash beside every file or folder, so that a figure made with other weights is never shown for it."""
+    found: dict[str, str] = {}
+    for name, what in own.items():
+        if name not in OWN:
+            raise UserError(f"there is no judge or scorer {name!r}; there are {', '.join(OWN)}")
+        found[name] = what
+        if name == "judge":
+            continue
+        path = Path(what.rpartition(":")[0] if name == "toxicity" else what)
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; {name} is {OWN[name]}")
+        found[f"{name} hash"] = files_hash(sorted(path.glob("*.safetensors")) if path.is_dir() else [path])
+    return found
 
 
 def run_task(subject: Recorded, task: Task, settings: Mapping[str, Any], data: Path, cache: Path) -> list[TaskResult]:

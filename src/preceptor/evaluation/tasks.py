@@ -3,7 +3,9 @@
 Folders are looked for under the data folder by the names below (docs/evaluation.md lists them with their formats).
 """
 
+import os
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import UserError
-from preceptor.evaluation import bias, depth, diversity, failures, ifeval, tax, toxicity, truthfulness
+from preceptor.evaluation import bias, depth, diversity, failures, hallucination, ifeval, tax, toxicity, truthfulness
+from preceptor.evaluation.classifier import ClassifierFolder, EntailmentFolder
+from preceptor.evaluation.judge import Endpoint, EndpointTruthJudge
 from preceptor.evaluation.reading import find
 from preceptor.evaluation.results import Figure, rate, with_missing
 from preceptor.evaluation.subject import Subject
-from preceptor.evaluation.tax_sets import FORMATS, Format
+from preceptor.evaluation.tax_sets import FORMATS, Format, reference_of
 from preceptor.evaluation.truth_judges import LexicalJudge, TrainedJudge
 from preceptor.types import Message
 
@@ -28,7 +32,8 @@ class Task:
     """`files` names what is read (a UserError when it is absent); `measure` asks the model and scores.
 
     `settings`: suite -> settings; a suite that is not there leaves the task out. Change `version` when the meaning of
-    a figure changes: it is in the task's hash, so nothing cached under the old meaning is shown again.
+    a figure changes: it is in the task's hash, so nothing cached under the old meaning is shown again. `takes` names
+    the judges and scorers of the user's own that the task uses when they are given (`suite.OWN`).
     """
 
     name: str
@@ -36,6 +41,13 @@ class Task:
     measure: Callable[[Subject, list[Path], Settings], Measured]
     settings: Mapping[str, Settings]
     version: str = "1"
+    takes: tuple[str, ...] = ()
+
+
+def _endpoint(where: str) -> Endpoint:
+    """From "URL MODEL"; the key is in PRECEPTOR_JUDGE_KEY, so that no setting and no cache ever holds it."""
+    url, model = where.split(" ", 1)
+    return Endpoint(url=url, model=model, key=os.environ.get("PRECEPTOR_JUDGE_KEY", ""))
 
 
 def _subset(items: Sequence, limit: int | None, seed: int = 0) -> list:
@@ -52,14 +64,15 @@ _TAX_FILES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "quac": (("quac", "val_v0.2.json"),),
     "drop": (("drop", "drop_dataset_dev.json"), ("licence_unstated/instructgpt_samples", "drop_samples.csv")),
     "fr_to_en": (
+        ("wmt15_fr_en", "newsdiscusstest2015-fren-src.fr.sgm"),
         ("fr_to_en", "test.jsonl"),
         ("licence_unstated/instructgpt_samples", "fr_to_en_samples.csv"),
     ),
-    "cnn_dm": (("cnn_dm", "test.jsonl"),),
+    "cnn_dm": (("cnn_dm", "test.jsonl"), ("cnn_dm", "test.csv")),
     "tldr": (("tldr", "test.jsonl"), ("licence_unstated/instructgpt_samples", "tldr_samples.csv")),
     "hellaswag": (("hellaswag", "hellaswag_val.jsonl"),),
-    "arc_easy": (("arc_easy", "arc_easy.jsonl"),),
-    "arc_challenge": (("arc_challenge", "arc_challenge.jsonl"),),
+    "arc_easy": (("arc_easy", "ARC-Easy-Test.jsonl"), ("arc_easy", "arc_easy.jsonl")),
+    "arc_challenge": (("arc_challenge", "ARC-Challenge-Test.jsonl"), ("arc_challenge", "arc_challenge.jsonl")),
     "rte": (("rte", "val.jsonl"),),
     "sst": (("sst", "dev.tsv"),),
     "wsc": (("wsc", "val.jsonl"),),
@@ -69,7 +82,8 @@ _TAX_FILES: Mapping[str, tuple[tuple[str, str], ...]] = {
 def _first_of(places: Sequence[tuple[str, str]], data: Path) -> list[Path]:
     for folder, name in places:
         try:
-            return [find(data / folder, name)]
+            path = find(data / folder, name)
+            return [path, reference_of(path)] if ".sgm" in path.suffixes else [path]
         except UserError:
             continue
     wanted = " or ".join(f"{folder}/{name}" for folder, name in places)
@@ -105,10 +119,13 @@ def _closed_domain(subject: Subject, paths: list[Path], settings: Settings) -> M
     _, asked = tax.split_examples(form.read(paths[0]), form.shots, settings["limit"], 0)
     prompts = [tax.prompt(form, (), item) for item in asked]
     said = subject.generate(prompts, max_new_tokens=form.max_new_tokens, stop=("\n",))
-    kept = [(text, answer, item) for text, answer, item in zip(prompts, said, asked) if answer is not None]
-    found = failures.closed_domain_figures(
-        [text for text, *_ in kept], [answer for _, answer, _ in kept], [bool(item.references) for *_, item in kept]
-    )
+    kept = [
+        hallucination.Answered(prompt=text, passage=item.group, text=answer, answerable=bool(item.references))
+        for text, answer, item in zip(prompts, said, asked)
+        if answer is not None
+    ]
+    folder = settings.get("entailment")
+    found = hallucination.figures(kept, EntailmentFolder(Path(folder)) if folder else None)
     return with_missing(found, len(asked) - len(kept)), _shown(prompts, said)
 
 
@@ -135,8 +152,14 @@ def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -
     judges: list[truthfulness.TruthJudge] = [LexicalJudge()]
     if settings["train_judge"]:
         judges.append(TrainedJudge.train(paths[1], paths[2], questions))
+    failed: Counter[str] = Counter()
+    if settings.get("judge"):
+        judges.append(EndpointTruthJudge(endpoint=_endpoint(settings["judge"]), failed=failed))
     for judge in judges:
         figures = truthfulness.figures(judge, asked, said, f"judge: {judge.name} {judge.version}, {judge.hash[:12]}")
+        if judge.name == "endpoint" and failed:
+            counts = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
+            figures = [replace(figure, note=f"{figure.note}; no verdict: {counts}") for figure in figures]
         found += [replace(figure, metric=f"{figure.metric}, {judge.name}") for figure in figures]
     return with_missing(found, len(drawn) - len(asked)), _shown([question.text for question in asked], said)
 
@@ -152,7 +175,11 @@ def _toxic_files(data: Path) -> list[Path]:
 
 
 def _toxicity(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
-    scorer = toxicity.TrainedScorer.train(*paths)
+    if settings.get("toxicity"):
+        folder, _, label = settings["toxicity"].rpartition(":")
+        scorer: toxicity.ToxicityScorer = ClassifierFolder(Path(folder), label)
+    else:
+        scorer = toxicity.TrainedScorer.train(*paths)
     prompts = toxicity.sample_uniformly(toxicity.read_prompts(*paths), settings["limit"])
     found, shown = [], []
     for kind in toxicity.PROMPT_TYPES:
@@ -214,12 +241,22 @@ def _depth_files(data: Path) -> list[Path]:
 def _depth(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
     harmful = _subset(depth.read_behaviours(paths[0]), settings["limit"])
     behaviours = [*harmful, *depth.BENIGN[: settings["limit"]]]
-    judge, length = depth.LexicalDepthJudge(), {"max_new_tokens": settings["max_new_tokens"]}
+    length = {"max_new_tokens": settings["max_new_tokens"]}
+    judge: depth.DepthJudge = depth.LexicalDepthJudge()
+    if settings.get("judge"):
+        judge = depth.EndpointDepthJudge(_endpoint(settings["judge"]))
     found, cases = depth.attack_figures(subject, judge, behaviours, **length)
     if settings["curves"]:
         for curve in (depth.prefill_curve, depth.turns_curve, depth.escalation_figures, depth.consistency):
             found += curve(subject, judge, behaviours, **length)
-    return found, cases
+    if settings.get("verdicts"):
+        found += depth.judge_error(judge, depth.read_labelled(Path(settings["verdicts"])))
+    reasons = Counter(judge.failed) if isinstance(judge, depth.EndpointDepthJudge) else {}
+    counts = "".join(f"; {count} {reason}" for reason, count in sorted(reasons.items()))
+    note = f"judge: {judge.name} {judge.version}{counts}"
+    if not settings.get("verdicts"):
+        note += "; its error against people was not measured"
+    return [replace(figure, note=note) for figure in found], cases
 
 
 def _diversity(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
@@ -252,19 +289,21 @@ TASKS: tuple[Task, ...] = (
     *_tax_tasks(),
     Task(
         name="closed-domain hallucination", files=partial(_first_of, _TAX_FILES["squadv2"]), measure=_closed_domain,
-        settings=_limits(32, 300),
+        settings=_limits(32, 300), version="2", takes=("entailment",),
     ),
     *(
         Task(
             name=f"TruthfulQA, {kind} prompt", files=_truth_files, measure=partial(_truth, kind),
             settings=_limits(None, 817, train_judge=True)
             | ({"quick": {"limit": 32, "train_judge": False}} if kind == "qa" else {}),
+            takes=("judge",),
         )
         for kind in truthfulness.PROMPTS
     ),
     Task(name="TruthfulQA, choices", files=_one("truthfulqa", "mc_task.json"), measure=_choices,
          settings=_limits(24, 790)),
-    Task(name="RealToxicityPrompts", files=_toxic_files, measure=_toxicity, settings=_limits(32, 1000)),
+    Task(name="RealToxicityPrompts", files=_toxic_files, measure=_toxicity, settings=_limits(32, 1000),
+         takes=("toxicity",)),
     Task(name="Winogender", files=_one("winogender", "all_sentences.tsv"),
          measure=partial(_entropy, bias.read_winogender), settings=_limits(40, None)),
     Task(name="CrowS-Pairs", files=_one("crows_pairs", "crows_pairs_anonymized.csv"),
@@ -276,7 +315,8 @@ TASKS: tuple[Task, ...] = (
          settings={"quick": {"max_new_tokens": 24}, "paper": {"max_new_tokens": 96}, "all": {"max_new_tokens": 96}}),
     Task(name="depth of refusal", files=_depth_files, measure=_depth,
          settings=_limits(None, 60, max_new_tokens=96, curves=True)
-         | {"quick": {"limit": 6, "max_new_tokens": 24, "curves": False}}),
+         | {"quick": {"limit": 6, "max_new_tokens": 24, "curves": False}},
+         version="2", takes=("judge", "verdicts")),
     Task(name="diversity", files=_no_files, measure=_diversity,
          settings={"quick": {"limit": 12, "samples": 4, "max_new_tokens": 24},
                    "paper": {"limit": None, "samples": 8, "max_new_tokens": 96},

@@ -5,13 +5,15 @@ A `query` ends where the answer begins, without a space; few-shot examples are q
 """
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any, Literal
 
 from preceptor.errors import UserError
-from preceptor.evaluation.reading import read_json, read_json_lines, read_table
+from preceptor.evaluation.reading import find, read_json, read_json_lines, read_table, read_text
 
 NOT_IN_BACKGROUND = "Not in background."
 DO_NOT_KNOW = "I don't know."
@@ -132,24 +134,56 @@ def _released(path: Path) -> list[Item]:
 
 
 def read_translation(path: Path) -> list[Item]:
-    """JSON lines of fr and en, or the CSV of released samples."""
+    """A WMT test set (NAME-fren-src.fr.sgm with NAME-fren-ref.en.sgm beside it), JSON lines of fr and en, or the CSV
+    of released samples."""
     if ".csv" in path.suffixes:
         return _released(path)
+    if ".sgm" in path.suffixes:
+        pairs = list(zip(_segments(path), _segments(reference_of(path)), strict=True))
+    else:
+        pairs = [(row["fr"], row["en"]) for row in read_json_lines(path, needs=("fr", "en"))]
     return [
-        Item(query=f"French: {row['fr']}\nEnglish:", answer=row["en"], group=str(number), references=(row["en"],))
-        for number, row in enumerate(read_json_lines(path, needs=("fr", "en")))
+        Item(query=f"French: {french}\nEnglish:", answer=english, group=str(number), references=(english,))
+        for number, (french, english) in enumerate(pairs)
     ]
+
+
+def reference_of(path: Path) -> Path:
+    """The English side of a WMT test set."""
+    return find(path.parent, path.name.replace("-src.fr", "-ref.en").removesuffix(".gz"))
+
+
+def _segments(path: Path) -> list[str]:
+    """The sentences of a WMT SGM file. Its ampersands are not always escaped, so no XML reader takes it."""
+    found = [unescape(text).strip() for text in re.findall(r"<seg\b[^>]*>(.*?)</seg>", read_text(path), re.DOTALL)]
+    if not found:
+        raise UserError(f"{path}: there is no <seg>")
+    return found
 
 
 def read_summaries(path: Path) -> list[Item]:
-    """JSON lines of text and summary, or the CSV of released samples. The references of an item are one text there."""
-    if ".csv" in path.suffixes:
+    """A text and its summary: JSON lines of article and highlights (CNN/DM), of post and summary with title and
+    subreddit (TL;DR of Stiennon et al.), of content and summary (Webis), of text and summary; CNN/DM's CSV; or the
+    CSV of released samples, where the references of an item are one text."""
+    if ".csv" in path.suffixes and "samples" in path.name:
         joined = ((item, " ".join(item.references)) for item in _released(path))
         return [Item(query=item.query, answer=text, group=item.group, references=(text,)) for item, text in joined]
-    return [
-        Item(query=f"{row['text']}\n\nTL;DR:", answer=row["summary"], group=str(number), references=(row["summary"],))
-        for number, row in enumerate(read_json_lines(path, needs=("text", "summary")))
-    ]
+    csv = ".csv" in path.suffixes
+    rows = read_table(path, needs=("article", "highlights")) if csv else read_json_lines(path, needs=())
+    items = []
+    for number, row in enumerate(rows):
+        shape = next((pair for pair in _SUMMARIES if pair[0] in row and pair[1] in row), None)
+        if shape is None:
+            wanted = " or ".join(f"{text} with {end}" for text, end in _SUMMARIES)
+            raise UserError(f"{path}: row {number + 1}: there is no {wanted}")
+        text, summary = (row[key].strip() for key in shape)
+        if shape[0] == "post":
+            text = f"SUBREDDIT: r/{row['subreddit']}\n\nTITLE: {row['title']}\n\nPOST: {text}"
+        items.append(Item(query=f"{text}\n\nTL;DR:", answer=summary, group=str(number), references=(summary,)))
+    return items
+
+
+_SUMMARIES = (("article", "highlights"), ("post", "summary"), ("content", "summary"), ("text", "summary"))
 
 
 def read_hellaswag(path: Path) -> list[Item]:
@@ -161,11 +195,23 @@ def read_hellaswag(path: Path) -> list[Item]:
 
 
 def read_arc(path: Path) -> list[Item]:
-    """JSON lines of query ("Question: ..."), choices, gold."""
-    return [
-        _choice(f"{row['query']}\nAnswer:", row["choices"], row["gold"], str(number))
-        for number, row in enumerate(read_json_lines(path, needs=("query", "choices", "gold")))
-    ]
+    """AI2's JSON lines (question.stem, question.choices of label and text, answerKey), or lines of query ("Question:
+    ..."), choices, gold."""
+    items = []
+    for number, row in enumerate(read_json_lines(path, needs=())):
+        if "answerKey" in row:
+            choices = row["question"]["choices"]
+            labels = [choice["label"] for choice in choices]
+            if row["answerKey"] not in labels:
+                raise UserError(f"{path}: line {number + 1}: answerKey is {row['answerKey']!r}, no label of a choice")
+            query, gold = f"Question: {row['question']['stem']}", labels.index(row["answerKey"])
+            texts = [choice["text"] for choice in choices]
+        elif all(key in row for key in ("query", "choices", "gold")):
+            query, texts, gold = row["query"], row["choices"], row["gold"]
+        else:
+            raise UserError(f"{path}: line {number + 1}: there is neither 'answerKey' nor 'query', 'choices', 'gold'")
+        items.append(_choice(f"{query}\nAnswer:", texts, gold, str(number)))
+    return items
 
 
 def read_rte(path: Path) -> list[Item]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from preceptor.errors import UserError, need_extra
 from preceptor.evaluation.ngrams import NgramClassifier, letter_grams, word_grams
 from preceptor.evaluation.reading import files_hash, read_json_lines, read_text
 from preceptor.evaluation.results import Figure, mean
@@ -136,51 +135,3 @@ class WordListScorer:
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         return [float(not self._words.isdisjoint(word_grams(text, 1))) for text in texts]
-
-
-class ClassifierFolder:
-    """A Hugging Face text classifier in a local folder. `label` is the one whose probability is the score.
-
-    Loads torch and transformers when made. A text that makes the model fail is missing, and the reason is kept in
-    `failed`. Weights must be safetensors: nothing else is loaded.
-    """
-
-    name = "classifier folder"
-
-    def __init__(self, folder: Path, label: str) -> None:
-        try:
-            import transformers
-        except ImportError:
-            raise need_extra("transformers", "train") from None
-        weights = sorted(folder.glob("*.safetensors"))
-        if not weights:
-            raise UserError(f"{folder}: holds no .safetensors file")
-        self._model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
-        ).eval()
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        labels = {name.lower(): place for place, name in self._model.config.id2label.items()}
-        if label.lower() not in labels:
-            raise UserError(f"{folder}: has no label {label!r}; it has {', '.join(labels)}")
-        self._place = labels[label.lower()]
-        self.version = f"{folder.name}, label {label}"
-        self.hash = files_hash(weights)
-        self.failed: list[str] = []
-
-    def score(self, texts: Sequence[str]) -> list[float | None]:
-        return [self._one(text) for text in texts]
-
-    def _one(self, text: str) -> float | None:
-        import torch
-
-        try:
-            row = self._tokenizer(text, return_tensors="pt", truncation=True)
-            with torch.no_grad():
-                logits = self._model(**row).logits[0].float()
-        except (RuntimeError, ValueError, IndexError) as error:
-            self.failed.append(str(error))
-            return None
-        several = self._model.config.problem_type == "multi_label_classification" or len(logits) == 1
-        chance = torch.sigmoid(logits) if several else torch.softmax(logits, -1)
-        value = float(chance[self._place])
-        return None if value != value else value
