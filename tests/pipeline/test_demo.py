@@ -1,15 +1,22 @@
 """The demo end to end, every size made small: the files it leaves, their keys, and that it goes on where it stopped."""
 
 import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from rich.console import Console
 
 from preceptor.errors import UserError
+from preceptor.evaluation.judge import Endpoint, PairJudge
 from preceptor.pipeline.demo import demo
+from preceptor.pipeline.evaluate import Drawing, comparison_lines, evaluate_against
+from preceptor.pipeline.overoptimise import over_optimisation
 from preceptor.pipeline.recipe import Recipe
 from preceptor.pipeline.workspace import export_model, status_of, write_workspace_report
 from preceptor.store import Workspace
+from preceptor.types import Prompt
 
 SMALL = Recipe(
     seed=5,
@@ -115,3 +122,102 @@ def test_status_report_and_export_of_the_demo(finished, tmp_path):
     assert model.config.vocab_size == len(tokenizer)
     with pytest.raises(UserError, match="exists"):
         export_model(workspace, "ppo-ptx-small", tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def measured(finished, tmp_path_factory):
+    """The demo's models as a workspace of somebody's own, with prompts of test users."""
+    root = tmp_path_factory.mktemp("measured") / "own"
+    shutil.copytree(finished, root)
+    (root / "demo.json").unlink()
+    workspace = Workspace(root)
+    given = list(workspace.store.prompts(split="valid"))[:12]
+    cases = ("rewrite", "open qa")
+    workspace.store.add_prompts(
+        Prompt.of(prompt.text, user_id=f"test {number}", split="test", use_case=cases[number % 2])
+        for number, prompt in enumerate(given)
+    )
+    return workspace
+
+
+SHORT = Drawing(prompts=12, samples=4, max_new_tokens=12)
+
+
+def test_a_model_against_another_by_a_reward_model(measured):
+    found = evaluate_against(measured, "ppo-ptx-small", "sft-small", "reward-2", SHORT, Console(quiet=True))
+    assert (found.win.n, found.win.clusters) == (12 * 16, 12)
+    assert [name for name, _ in found.slices] == ["use case: open qa", "use case: rewrite"]
+    assert sum(win.n for _, win in found.slices) == 12 * 16
+    assert found.position is None
+    assert "at equal length" in comparison_lines(found)[1]
+    assert "ppo-ptx-small" in write_workspace_report(measured).read_text()
+
+
+def test_the_prompted_baseline_has_the_prefix_that_the_reward_model_likes_best(measured, tmp_path):
+    with open(tmp_path / "said.txt", "w+") as said:
+        console = Console(file=said, width=200)
+        found = evaluate_against(
+            measured, "sft-small", "base-small", "reward-2", SHORT, console, few_shot_judge="reward-2"
+        )
+        said.seek(0)
+        text = said.read()
+    assert found.baseline == "base-small, prompted"
+    assert "can be told from chance" in text
+    assert "few-shot prefix: the best of 4 by reward-2 on validation (" in text
+
+
+def test_a_judge_model_that_goes_by_the_place_gives_no_win(measured):
+    """It always says A: every pair contradicts itself when swapped, so there is no win rate at all, and it says why."""
+
+    class First(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"choices": [{"message": {"content": server.verdict()}}]}).encode())
+
+        def log_message(self, *_):
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), First)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        judge = PairJudge(endpoint=Endpoint(url=url, model="m", timeout=10.0), workers=1)
+        server.verdict = lambda: "Verdict: A"
+        with pytest.raises(UserError, match=r"judge model m gave no verdict: \{'contradiction': 48\}"):
+            evaluate_against(measured, "ppo-ptx-small", "sft-small", judge, SHORT, Console(quiet=True))
+        # One pair in four gets rubbish, one a refusal, two are ties: only the ties count.
+        replies = iter(["rubbish", "I cannot help with that.", *["Verdict: tie"] * 4] * 12)
+        server.verdict = lambda: next(replies)
+        found = evaluate_against(measured, "ppo-ptx-small", "sft-small", judge, SHORT, Console(quiet=True))
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert found.failures == {"rubbish": 12, "refusal": 12}
+    assert (found.win.value, found.win.n) == (0.5, 24)
+    assert found.position.value == 0.5
+    assert any(
+        "24 pairs have no verdict and count for nobody: 12 refusal, 12 rubbish" in x for x in comparison_lines(found)
+    )
+    assert "24 pairs have no verdict of judge model m" in write_workspace_report(measured).read_text()
+
+
+def test_proxy_against_a_stand_in_over_models(measured):
+    models = ["ppo-ptx-small", "over-optimised"]
+    found = over_optimisation(measured, models, "sft-small", "reward-2", ["reward-1"], SHORT)
+    assert [point["model"] for point in found["points"]] == ["sft-small", *models]
+    assert found["points"][0]["kl"] == pytest.approx(0, abs=1e-3)
+    assert found["points"][0]["proxy"]["n"] == 48
+    assert [row["n"] for row in found["best_of_n"]] == [1, 2, 4]
+    assert found["best_of_n"][0]["proxy"]["value"] == pytest.approx(found["points"][0]["proxy"]["value"])
+    proxies = [row["proxy"]["value"] for row in found["best_of_n"]]
+    assert proxies == sorted(proxies)
+    page = write_workspace_report(measured).read_text()
+    assert "There is no gold here: reward-1 stands in for it" in page
+    with pytest.raises(UserError, match="is the proxy itself"):
+        over_optimisation(measured, models, "sft-small", "reward-2", ["reward-2"], SHORT)
+    with pytest.raises(UserError, match="several drawn answers"):
+        over_optimisation(measured, models, "sft-small", "reward-2", ["reward-1"], Drawing(temperature=0.0))

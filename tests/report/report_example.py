@@ -10,6 +10,7 @@ from preceptor.report.data import (
     BestOfN,
     Component,
     Loss,
+    Measured,
     Model,
     NotMeasured,
     OverOptimisation,
@@ -18,7 +19,9 @@ from preceptor.report.data import (
     ReportData,
     RewardCheck,
     Sample,
+    Score,
     Series,
+    Strength,
     Tax,
     Training,
     Verdict,
@@ -46,6 +49,38 @@ def rows(decoding, values, baseline="sft-small", judge="gold judge"):
         WinRate(model=model, baseline=baseline, judge=judge, decoding=decoding, win=about(value, half, 4800))
         for model, value, half in values
     ]
+
+
+MODELS_MEASURED = ("sft-small", "ppo-small", "ppo-ptx-small")
+MEASURED = [
+    Measured(
+        group=group,
+        task=task,
+        metric=metric,
+        model=model,
+        value=about(value, 0.04, 300, 300),
+        missing=gone,
+        note=note,
+    )
+    for group, task, metric, values, gone, note in [
+        ("truth", "TruthfulQA, qa prompt", "true, lexical", (0.41, 0.55, 0.52), 0, "judge: lexical 1, 4f2a91c07e11"),
+        ("truth", "TruthfulQA, qa prompt", "true+info, lexical", (0.22, 0.5, 0.47), 0, ""),
+        ("truth", "closed-domain hallucination", "unsupported claim", (0.2, 0.31, 0.27), 12, ""),
+        ("harm", "RealToxicityPrompts", "toxicity, basic prompt", (0.2, 0.21, 0.22), 3, ""),
+        ("harm", "CrowS-Pairs", "entropy (bits), respectful prompt", (0.3, 0.28, 0.41), 0, ""),
+        ("harm", "BBQ", "bias score, ambiguous", (0.02, -0.05, 0.04), 0, ""),
+        ("instructions", "IFEval", "prompts followed, strict", (0.12, 0.2, 0.22), 0, ""),
+        ("instructions", "reported failure modes", "false premise accepted", (0.6, 0.8, 0.75), 0, ""),
+        ("depth", "depth of refusal", "refused, harmful, direct", (0.9, 0.85, 0.88), 0, "judge: lexical 1"),
+        ("depth", "depth of refusal", "refused, harmful, many-shot", (0.4, 0.2, 0.3), 7, "judge: lexical 1"),
+        ("depth", "depth of refusal", "refused, harmful, 6 prefilled words", (0.2, 0.1, 0.15), 0, ""),
+        ("depth", "depth of refusal", "refused, benign, direct", (0.3, 0.1, 0.12), 0, ""),
+        ("depth", "depth of refusal", "same verdict under paraphrase, harmful", (0.7, 0.6, 0.65), 0, ""),
+        ("variety", "diversity", "distinct-2", (0.7, 0.5, 0.55), 0, ""),
+        ("variety", "diversity", "self-BLEU", (31.0, 55.0, 48.0), 0, ""),
+    ]
+    for model, value in zip(MODELS_MEASURED, values, strict=True)
+]
 
 
 def example(hostile: str = "") -> ReportData:
@@ -145,11 +180,35 @@ def example(hostile: str = "") -> ReportData:
                 decoding="T = 1",
                 win=about(0.631, 0.024),
                 length_controlled=about(0.612, 0.026),
+                position=about(0.508, 0.02, 1200),
+                missing=14,
+                note="9 contradiction, 5 timeout",
+            ),
+            *(
+                WinRate(
+                    model="ppo-ptx-small",
+                    baseline="sft-small",
+                    judge="held-out labelers",
+                    decoding="T = 1",
+                    win=about(value, 0.06, 200, 60),
+                    cohort=cohort,
+                )
+                for cohort, value in [("use case: rewrite", 0.71), ("use case: open qa", 0.52)]
             ),
             *rows(
                 "T = 1", [("ppo-ptx-small", 0.725, 0.024), ("sft-small", 0.557, 0.025)], baseline="base-large-prompted"
             ),
         ],
+        strengths=[
+            Strength(model=model, strength=about(value, 0.12, 9000), judge="people")
+            for model, value in [("ppo-ptx-small", 0.8), ("ppo-small", 0.82), ("sft-small", 0.0), ("base-large", -0.4)]
+        ],
+        scores=[
+            Score(what="overall quality, 1 to 7", model=model, mean=about(value, 0.2, 800), cohort=cohort)
+            for cohort in ("", "labelers: held-out labelers", "labelers: training labelers", "use case: rewrite")
+            for model, value in [("ppo-ptx-small", 5.2), ("sft-small", 4.1), ("base-large", 2.4)]
+        ],
+        measured=MEASURED,
         training=training,
         overoptimisation=OverOptimisation(
             model="ppo-small",
@@ -192,6 +251,11 @@ def example(hostile: str = "") -> ReportData:
                 ("Is rude", False, (0.16, 0.07, 0.03, 0.03)),
             ]
             for model, rate in zip(("base-small", "sft-small", "ppo-small", "ppo-ptx-small"), rates, strict=True)
+        ]
+        + [
+            Component(behaviour="hallucination", model=model, rate=about(rate, 0.05), good=False, cohort=cohort)
+            for cohort in ("users: held-out users", "users: training users")
+            for model, rate in [("sft-small", 0.1), ("ppo-ptx-small", 0.2)]
         ],
         samples=[
             Sample(

@@ -1,6 +1,7 @@
 import html
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,6 +14,7 @@ from preceptor.report.data import (
     Agreement,
     Ancestor,
     Model,
+    OverOptimisation,
     Point,
     ReportData,
     RewardCheck,
@@ -330,3 +332,57 @@ def test_ticks_and_labels():
     assert apart([98, 99], 17, 0, 100) == [83, 100]
     assert Scale(0, 10, 100, 200)(5) == 150
     assert Scale(0, 10, 100, 200).held(float("inf")) == 200
+
+
+def text_of(data):
+    made = re.sub(r"<style>.*?</style>", "", render(data), flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", made)).split())
+
+
+def test_people_and_suites_are_in_the_report():
+    text = text_of(example())
+    assert "PPO 0.25M stands highest of 4 models, but its interval meets another’s." in text
+    assert "Overall quality, 1 to 7, as people gave it: PPO-ptx 0.25M 5.2; SFT 0.25M 4.1; Base 1.1M 2.4." in text
+    assert "use case: rewrite" in text
+    assert "Behaviours by slice" in text
+    assert "14 pairs have no verdict of held-out labelers (9 contradiction, 5 timeout)" in text
+    assert "Shown first wins 50.8 % (48.8 to 52.8) with held-out labelers: no effect is shown." in text
+    for title in ("Truthfulness and hallucination", "Toxicity and bias", "Is the refusal more than a surface?"):
+        assert title in text
+    assert "self-BLEU" in text  # no share: in the table of its group
+    assert "Benign look-alikes refused (over-refusal)" in text
+
+
+def guessed(proxy, gold):
+    points = [
+        Point(step=step, kl=float(step), proxy=about(p, 0.1), gold=about(g, 0.1))
+        for step, (p, g) in enumerate(zip(proxy, gold))
+    ]
+    return replace(
+        EMPTY,
+        overoptimisation=OverOptimisation(
+            model="m", points=points, gold_name="held-out reward model", stand_in=True, prompts="10 prompts"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("proxy", "gold", "said"),
+    [
+        ((0, 1, 2, 3), (0, 1, 0.9, 0.2), "Warning: proxy and stand-in part ways"),
+        ((0, 1, 2, 3), (0, 0, 0, 0), "Warning: the proxy rises, held-out reward model is not shown to follow."),
+        ((0, 1, 2, 3), (0, 1, 2, 3), "The two are not shown to part ways."),
+        ((0, 0, 0, 0), (0, 1, 0.9, 0.2), "The two are not shown to part ways."),
+    ],
+)
+def test_a_stand_in_for_gold_is_called_one_and_warned_of(proxy, gold, said):
+    text = text_of(guessed(proxy, gold))
+    assert said in text
+    assert "There is no gold here: held-out reward model stands in for it" in text
+
+
+def test_best_of_n_and_the_fitted_law_are_on_the_axes_of_rl():
+    text = render(example())
+    figure = text[text.index('id="over"') : text.index('id="tax"')]
+    assert "best of n: gold" in figure
+    assert "Gao’s law" in figure

@@ -91,8 +91,15 @@ def evaluate(
     *models: str,
     suite: Literal["quick", "paper", "all"] = "quick",
     data: Path | None = None,
+    toxicity: str | None = None,
+    entailment: Path | None = None,
+    verdicts: Path | None = None,
     against: str | None = None,
+    few_shot: bool = False,
     judge: str = "reward",
+    judge_url: str | None = None,
+    judge_model: str | None = None,
+    stand_in: list[str] | None = None,
     prompts: int = 300,
     samples: int = 4,
     temperature: float = 1.0,
@@ -111,10 +118,24 @@ def evaluate(
         How much of the public sets: quick, paper or all.
     data
         Folder of the public sets; docs/evaluation.md says which files it holds.
+    toxicity
+        FOLDER:LABEL of a toxicity classifier (safetensors) to score with, instead of our own small one.
+    entailment
+        Folder of an entailment model (safetensors), for hallucination.
+    verdicts
+        People's verdicts on refusals, to measure the judge with: JSON lines of request, answer, verdict.
     against
         Baseline: the win rate of each model against it on the prompts of test users.
+    few_shot
+        Put the baseline behind a few demonstrations, chosen by the reward model on validation prompts.
     judge
         Reward model that judges with --against.
+    judge_url
+        An OpenAI-compatible endpoint, up to /v1, that judges instead; its key in PRECEPTOR_JUDGE_KEY.
+    judge_model
+        The judge's name at --judge-url.
+    stand_in
+        Reward models that stand in for gold: proxy against stand-in for --against and the models, by their KL.
     prompts
         Test prompts with --against, at most.
     samples
@@ -126,44 +147,58 @@ def evaluate(
     seed
         Seed of the draws with --against.
     """
+    import os
+
     from rich.console import Console
 
     from preceptor.errors import UserError
+    from preceptor.evaluation.judge import Endpoint, PairJudge
     from preceptor.pipeline import evaluate as run
 
     if not models:
         raise UserError("name one or more models; preceptor status lists them")
     if data is None and against is None:
         raise UserError("say what to measure: --data FOLDER for the public sets, or --against BASELINE")
+    if (judge_url is None) != (judge_model is None):
+        raise UserError("--judge-url and --judge-model go together: where the judge answers, and its name there")
+    if stand_in and against is None:
+        raise UserError("--stand-in needs --against, the model that RL started from")
     opened, console = open_workspace(workspace), Console(stderr=True)
     found: dict[str, Any] = {}
     if data is not None:
-        results = run.evaluate_suite(opened, list(models), suite, data, console)
+        own = {"toxicity": toxicity, "entailment": entailment, "verdicts": verdicts}
+        own["judge"] = f"{judge_url} {judge_model}" if judge_url else None
+        given = {name: str(what) for name, what in own.items() if what is not None}
+        results = run.evaluate_suite(opened, list(models), suite, data, console, given)
         found["suites"] = {name: [result.to_json() for result in rows] for name, rows in results.items()}
         if not as_json:
             Console().print(run.suite_table(results))
+    how = run.Drawing(
+        prompts=prompts, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
+    )
+    asked: str | PairJudge = judge
+    if judge_url and judge_model:
+        key = os.environ.get("PRECEPTOR_JUDGE_KEY", "")
+        asked = PairJudge(endpoint=Endpoint(url=judge_url, model=judge_model, key=key))
     for model in models if against else ():
         rate = run.evaluate_against(
-            opened,
-            model,
-            str(against),
-            judge,
-            prompts=prompts,
-            samples=samples,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            console=console,
+            opened, model, str(against), asked, how, console, few_shot_judge=judge if few_shot else None
         )
         found.setdefault("win_rates", []).append(
-            {"model": model, "baseline": against, "judge": rate.judge, **rate.win.to_json()}
+            {"model": model, "baseline": rate.baseline, "judge": rate.judge, **rate.win.to_json()}
+            | {"length_controlled": rate.length_controlled.to_json(), "failures": rate.failures}
         )
         if not as_json:
-            win = rate.win
-            print(
-                f"{model} is preferred to {against} in {win.value:.1%} ({win.low:.1%} to {win.high:.1%}, "
-                f"n = {win.n:,} on {win.clusters:,} prompts), judged by the {rate.judge}"
-            )
+            print("\n".join(run.comparison_lines(rate)))
+    if stand_in:
+        from preceptor.pipeline.overoptimise import over_optimisation
+
+        curve = over_optimisation(opened, models, str(against), judge, stand_in, how)
+        found["overoptimisation"] = curve
+        if not as_json:
+            for point in curve["points"]:
+                proxy, gold = point["proxy"]["value"], point["gold"]["value"]
+                print(f"{point['model']:<24} KL {point['kl']:8.2f} nats   proxy {proxy:7.3f}   stand-in {gold:7.3f}")
     if as_json:
         print(json.dumps(found, indent=1))
 

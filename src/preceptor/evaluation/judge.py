@@ -113,9 +113,13 @@ def verdict(reply: str, allowed: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairVerdict:
-    """`outcome`: 1 the first answer is better, 0.5 a tie, 0 the second; None with the reason in `failure`."""
+    """`outcome`: 1 the first answer is better, 0.5 a tie, 0 the second; None with the reason in `failure`.
+
+    `shown_first`: what the answer that stood first got, in the order asked; it shows a judge that goes by the place.
+    """
 
     outcome: float | None
+    shown_first: tuple[float, ...] = ()
     failure: Failure | None = None
     detail: str = ""
 
@@ -160,9 +164,11 @@ class PairJudge:
             swapped = self._ask(prompt, second, first)
         except JudgeError as error:
             return PairVerdict(outcome=None, failure=error.failure, detail=str(error))
+        both = (straight, swapped)
         if straight != 1 - swapped:
-            return PairVerdict(outcome=None, failure="contradiction", detail=f"{straight}, swapped {1 - swapped}")
-        return PairVerdict(outcome=straight)
+            detail = f"{straight}, swapped {1 - swapped}"
+            return PairVerdict(outcome=None, shown_first=both, failure="contradiction", detail=detail)
+        return PairVerdict(outcome=straight, shown_first=both)
 
     def compare_all(self, pairs: Sequence[tuple[str, str, str]]) -> list[PairVerdict]:
         """(prompt, first, second) each, in order; `workers` at a time."""

@@ -284,7 +284,7 @@ def _one(folder: str, name: str) -> Callable[[Path], list[Path]]:
 
 TASKS: tuple[Task, ...] = (
     Task(
-        name="held-out text", files=_one("wikitext2_eval", "test.txt"), measure=_perplexity, settings=_limits(64, 600)
+        name="held-out text", files=_one("wikitext2_eval", "test.txt"), measure=_perplexity, settings=_limits(16, 600)
     ),
     *_tax_tasks(),
     Task(

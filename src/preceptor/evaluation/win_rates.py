@@ -1,24 +1,32 @@
-"""How often one model is preferred to another: both answer the same prompts, a judge scores every answer.
+"""How often one model is preferred to another: both answer the same prompts, and a judge says which answer is better.
 
-The judge is a function; the demo's is its gold judge, a workspace's a reward model. Comparing scores has no order of
-showing to randomise; judges who are shown two answers (people, a judge model) go through `judge.py` and the labelling
-pages, which store the order.
+Two kinds of judge. One scores every answer (a gold judge, a reward model): every answer of one side meets every answer
+of the other, and there is no order of showing. The other is shown two answers (a judge model): answer i meets answer
+i, each pair is asked in both orders, and what it contradicts counts for nobody. People's judgements come from the
+labelling pages, which draw and store the order. All of them end in `statistics.preference`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from preceptor.evaluation.judge import PairJudge, failures
 from preceptor.evaluation.subject import Subject
 from preceptor.statistics.interval import Interval
-from preceptor.statistics.preference import compare, length_controlled, win_rate
+from preceptor.statistics.preference import compare, length_controlled, position_effect, win_rate
 from preceptor.types import Prompt
 
 Judge = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
+WORST = 5  # prompts kept, on which the model lost by most
+FEWEST = 5  # prompts of a slice, below which it has no figure of its own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """`model` against `baseline`: the share of comparisons won, ties half, with its interval by prompt."""
+    """`model` against `baseline`: the share of comparisons won, ties half, with its interval by prompt.
+
+    `slices`: the same by prompt source and use case. `position`: share won by the answer shown first, for a judge that
+    is shown two. `failures`: pairs without a verdict, by reason; they are in no share.
+    """
 
     model: str
     baseline: str
@@ -27,13 +35,27 @@ class Comparison:
     win: Interval
     length_controlled: Interval
     worst: tuple[tuple[str, str, str], ...]
+    slices: tuple[tuple[str, Interval], ...] = ()
+    position: Interval | None = None
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pair:
+    """Two answers to prompt number `place`, and what came of it."""
+
+    place: int
+    ours: str
+    theirs: str
+    outcome: float
+    margin: float
 
 
 def compare_models(
     model: Subject,
     baseline: Subject,
     prompts: Sequence[Prompt],
-    judge: Judge,
+    judge: Judge | PairJudge,
     *,
     judge_name: str,
     samples: int = 4,
@@ -41,38 +63,93 @@ def compare_models(
     max_new_tokens: int = 256,
     seed: int = 0,
 ) -> Comparison:
-    """Draw `samples` answers per prompt from both models (1 when greedy) and compare their scores.
+    """Draw `samples` answers per prompt from both models (1 when greedy) and let the judge compare them.
 
-    Every answer of one side meets every answer of the other to the same prompt. `worst` are the prompts with both
-    answers on which the model lost by most.
+    A prompt that a model cannot take in is left out. Raises ValueError when no pair got a verdict.
     """
     samples = 1 if temperature == 0 else samples
-    scored = {}
-    for side, subject in (("model", model), ("baseline", baseline)):
+    said: list[dict[int, list[str]]] = []
+    for subject in (model, baseline):
         asked = [list(prompt.messages) for prompt in prompts for _ in range(samples)]
         replies = subject.answer(asked, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-        every = [place for place in range(len(prompts)) for _ in range(samples)]
-        places = [place for place, reply in zip(every, replies) if reply is not None]
-        texts = [reply for reply in replies if reply is not None]
-        scored[side] = (texts, list(judge([prompts[place] for place in places], texts)), places)
-    ours, theirs = scored["model"], scored["baseline"]
-    met = compare(ours[1], theirs[1], ours[2], theirs[2])
-    lengths = [[float(len(text.split())) for text in side[0]] for side in (ours, theirs)]
-    controlled = length_controlled(
-        met.outcomes,
-        [lengths[0][place] for place in met.index_a],
-        [lengths[1][place] for place in met.index_b],
-        met.prompts,
-    )
-    first = [dict(zip(side[2][::-1], range(len(side[2]) - 1, -1, -1))) for side in (ours, theirs)]
-    pairs = [(place, first[0][place], first[1][place]) for place in first[0].keys() & first[1].keys()]
-    worst = sorted(pairs, key=lambda pair: (ours[1][pair[1]] - theirs[1][pair[2]], pair[0]))[:5]
+        groups = {place: replies[place * samples : (place + 1) * samples] for place in range(len(prompts))}
+        said.append({place: list(group) for place, group in groups.items() if None not in group})  # type: ignore[misc]
+    shared = [place for place in said[0] if place in said[1]]
+    answers = [(place, said[0][place], said[1][place]) for place in shared]
+    position, failed = None, {}
+    if isinstance(judge, PairJudge):
+        pairs, position, failed = _asked(judge, prompts, answers)
+    else:
+        pairs = _scored(judge, prompts, answers)
+    if not pairs:
+        raise ValueError(f"the {judge_name} gave no verdict: {failed or 'both models answered none of the prompts'}")
+    places = [pair.place for pair in pairs]
+    outcomes = [pair.outcome for pair in pairs]
+    lengths = [[float(len(text.split())) for text in (pair.ours, pair.theirs)] for pair in pairs]
+    controlled = length_controlled(outcomes, [a for a, _ in lengths], [b for _, b in lengths], places)
+    first: dict[int, _Pair] = {}
+    for pair in pairs:
+        first.setdefault(pair.place, pair)
+    worst = sorted(first.values(), key=lambda pair: (pair.margin, pair.place))[:WORST]
     return Comparison(
         model=model.name,
         baseline=baseline.name,
         judge=judge_name,
         decoding="greedy" if temperature == 0 else f"T = {temperature:g}",
-        win=win_rate(met.outcomes, met.prompts),
+        win=win_rate(outcomes, places),
         length_controlled=controlled.controlled,
-        worst=tuple((prompts[place].text, ours[0][a], theirs[0][b]) for place, a, b in worst),
+        worst=tuple((prompts[pair.place].text, pair.ours, pair.theirs) for pair in worst),
+        slices=_slices(prompts, pairs),
+        position=position,
+        failures=failed,
     )
+
+
+Answers = Sequence[tuple[int, list[str], list[str]]]
+
+
+def _scored(judge: Judge, prompts: Sequence[Prompt], answers: Answers) -> list[_Pair]:
+    """Every answer against every other of the prompt, by the judge's score of each."""
+    ours = [(place, text) for place, mine, _ in answers for text in mine]
+    theirs = [(place, text) for place, _, other in answers for text in other]
+    scores = [list(judge([prompts[place] for place, _ in side], [text for _, text in side])) for side in (ours, theirs)]
+    met = compare(scores[0], scores[1], [place for place, _ in ours], [place for place, _ in theirs])
+    return [
+        _Pair(
+            place=ours[a][0],
+            ours=ours[a][1],
+            theirs=theirs[b][1],
+            outcome=float(outcome),
+            margin=float(scores[0][a] - scores[1][b]),
+        )
+        for outcome, a, b in zip(met.outcomes, met.index_a, met.index_b)
+    ]
+
+
+def _asked(
+    judge: PairJudge, prompts: Sequence[Prompt], answers: Answers
+) -> tuple[list[_Pair], Interval | None, dict[str, int]]:
+    """Answer i against answer i, both orders; the pairs with a verdict, the effect of the place, what failed."""
+    asked = [(place, a, b) for place, ours, theirs in answers for a, b in zip(ours, theirs)]
+    verdicts = judge.compare_all([(prompts[place].text, a, b) for place, a, b in asked])
+    pairs = [
+        _Pair(place=place, ours=a, theirs=b, outcome=found.outcome, margin=found.outcome)
+        for (place, a, b), found in zip(asked, verdicts)
+        if found.outcome is not None
+    ]
+    shown = [(value, place) for (place, *_), found in zip(asked, verdicts) for value in found.shown_first]
+    effect = position_effect([v for v, _ in shown], [True] * len(shown), [p for _, p in shown]) if shown else None
+    return pairs, effect, failures(verdicts)
+
+
+def _slices(prompts: Sequence[Prompt], pairs: Sequence[_Pair]) -> tuple[tuple[str, Interval], ...]:
+    """Where a facet has more than one value among the prompts, each value with prompts enough."""
+    found: list[tuple[str, Interval]] = []
+    for by, of in (("prompt source", lambda prompt: prompt.source), ("use case", lambda prompt: prompt.use_case)):
+        values = sorted({str(of(prompts[pair.place])) for pair in pairs if of(prompts[pair.place])})
+        for value in values if len(values) > 1 else ():
+            mine = [pair for pair in pairs if of(prompts[pair.place]) == value]
+            if len({pair.place for pair in mine}) >= FEWEST:
+                win = win_rate([pair.outcome for pair in mine], [pair.place for pair in mine])
+                found.append((f"{by}: {value}", win))
+    return tuple(found)

@@ -1,49 +1,89 @@
 """`preceptor evaluate`: public suites on models of the workspace, and one model against another."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
 
 from preceptor.errors import UserError
+from preceptor.evaluation.judge import PairJudge
 from preceptor.evaluation.results import TaskResult
 from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.suite import run_suite
-from preceptor.evaluation.win_rates import Comparison, compare_models
+from preceptor.evaluation.win_rates import Comparison, Judge, compare_models
 from preceptor.models.load import load_scalar, load_tokenizer
+from preceptor.pipeline.prompted import Prompted, choose_prefix
+from preceptor.pipeline.stored import read_stored, write_stored
 from preceptor.rollout.subject import LocalSubject
 from preceptor.statistics.preference import smallest_detectable
 from preceptor.store import Workspace
 from preceptor.text.chat import Chat
 from preceptor.training.reward import score_rows
+from preceptor.types import Prompt
 
-STORED = "evaluation.json"  # in reports/: every figure measured so far, by model
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How two models are compared: prompts at most, answers per prompt, decoding."""
+
+    prompts: int = 300
+    samples: int = 4
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    seed: int = 0
 
 
 def evaluate_suite(
-    workspace: Workspace, models: list[str], suite: str, data: Path, console: Console
+    workspace: Workspace, models: list[str], suite: str, data: Path, console: Console, own: Mapping[str, str]
 ) -> dict[str, list[TaskResult]]:
     """Run a suite on each model; figures that were measured before are read back. Returns model -> results."""
     found = {}
     for name in models:
         subject: Subject = LocalSubject(workspace.find_model(name), name=name)
-        with Progress(console=console, disable=not console.is_terminal) as bar:
+        columns = (*Progress.get_default_columns(), TimeElapsedColumn())  # the default ones end in the time left
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task(name)
 
             def shown(what: str, place: int, total: int, bar=bar, task=task, name=name) -> None:
                 bar.update(task, description=f"{name}: {what}", completed=place, total=total)
 
-            found[name] = run_suite(subject, suite, data, workspace.root / "reports" / "cache", shown)  # type: ignore[arg-type]
+            found[name] = run_suite(
+                subject,
+                suite,  # type: ignore[arg-type]
+                data,
+                workspace.root / "reports" / "cache",
+                shown,
+                own=own,
+            )
     stored = read_stored(workspace)
     for name, results in found.items():
-        known = {(r["name"], r["metric"], json.dumps(r["settings"])): r for r in stored["suites"].get(name, [])}
-        known |= {(r.name, r.metric, json.dumps(dict(r.settings))): r.to_json() for r in results}
-        stored["suites"][name] = list(known.values())
+        new = {(result.name, json.dumps(dict(result.settings))) for result in results}
+        kept = [row for row in stored["suites"].get(name, []) if (row["name"], json.dumps(row["settings"])) not in new]
+        stored["suites"][name] = [*kept, *(result.to_json() for result in results)]
     write_stored(workspace, stored)
+    return found
+
+
+def reward_judge(workspace: Workspace, name: str) -> Judge:
+    """A reward model as a judge that scores answers."""
+    folder = workspace.find_model(name)
+    scorer, chat = load_scalar(folder), Chat(load_tokenizer(folder))
+
+    def score(questions: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        rows = [chat.prompt(prompt.messages) + chat.answer(text) for prompt, text in zip(questions, answers)]
+        return score_rows(scorer, rows, chat.pad).tolist()
+
+    return score
+
+
+def held_out_prompts(workspace: Workspace, most: int) -> list[Prompt]:
+    found = list(workspace.store.prompts(split="test", consented=True))[:most]
+    if not found:
+        raise UserError("no prompts in the split test; import prompts: their users are split by a stable hash")
     return found
 
 
@@ -51,62 +91,62 @@ def evaluate_against(
     workspace: Workspace,
     model: str,
     baseline: str,
-    judge: str,
-    *,
-    prompts: int,
-    samples: int,
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
+    judge: str | PairJudge,
+    how: Drawing,
     console: Console,
+    *,
+    few_shot_judge: str | None = None,
 ) -> Comparison:
-    """`model` against `baseline` on test prompts, judged by the reward model `judge`."""
-    asked = list(workspace.store.prompts(split="test", consented=True))[:prompts]
-    if not asked:
-        raise UserError("no prompts in the split test; import prompts: their users are split by a stable hash")
-    count = len(asked) * (samples if temperature else 1)
+    """`model` against `baseline` on test prompts, judged by the reward model of that name or by a judge model.
+
+    `few_shot_judge` puts the baseline behind a few-shot prefix, chosen by that reward model on validation prompts.
+    """
+    asked = held_out_prompts(workspace, how.prompts)
+    count = len(asked) * (how.samples if how.temperature else 1)
     if not console.quiet:
         console.print(
             f"{len(asked)} prompts; a win rate {100 * smallest_detectable(count, len(asked), 0.3):.1f} points from "
             "50 % can be told from chance (80 % power, correlation 0.3 within a prompt)"
         )
-    scorer_folder = workspace.find_model(judge)
-    scorer, chat = load_scalar(scorer_folder), Chat(load_tokenizer(scorer_folder))
-
-    def score(questions, answers) -> list[float]:
-        rows = [chat.prompt(prompt.messages) + chat.answer(text) for prompt, text in zip(questions, answers)]
-        return score_rows(scorer, rows, chat.pad).tolist()
-
-    found = compare_models(
-        LocalSubject(workspace.find_model(model), name=model),
-        LocalSubject(workspace.find_model(baseline), name=baseline),
-        asked,
-        score,
-        judge_name=f"reward model {judge}",
-        samples=samples,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-    )
+    other: Subject = LocalSubject(workspace.find_model(baseline), name=baseline)
+    if few_shot_judge is not None:
+        assert isinstance(other, LocalSubject)
+        scored = reward_judge(workspace, few_shot_judge)
+        chosen = choose_prefix(workspace, other, scored, max_new_tokens=how.max_new_tokens, seed=how.seed)
+        if not console.quiet:
+            tried = ", ".join(f"{score:.2f}" for score in chosen.scores)
+            console.print(
+                f"few-shot prefix: the best of {len(chosen.scores)} by {few_shot_judge} on validation ({tried})"
+            )
+        other = Prompted(other, chosen.prefix)
+    named = f"reward model {judge}" if isinstance(judge, str) else f"judge model {judge.endpoint.model}"
+    try:
+        found = compare_models(
+            LocalSubject(workspace.find_model(model), name=model),
+            other,
+            asked,
+            reward_judge(workspace, judge) if isinstance(judge, str) else judge,
+            judge_name=named,
+            samples=how.samples,
+            temperature=how.temperature,
+            max_new_tokens=how.max_new_tokens,
+            seed=how.seed,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     stored = read_stored(workspace)
-    row = asdict(found) | {"win": found.win.to_json(), "length_controlled": found.length_controlled.to_json()}
+    row = asdict(found) | {
+        "win": found.win.to_json(),
+        "length_controlled": found.length_controlled.to_json(),
+        "position": found.position.to_json() if found.position else None,
+        "slices": [{"cohort": name, "win": win.to_json()} for name, win in found.slices],
+        "missing": sum(found.failures.values()),
+        "note": ", ".join(f"{number} {reason}" for reason, number in sorted(found.failures.items())),
+    }
     same = ("model", "baseline", "judge", "decoding")
     stored["win_rates"] = [r for r in stored["win_rates"] if any(r[k] != row[k] for k in same)] + [row]
     write_stored(workspace, stored)
     return found
-
-
-def read_stored(workspace: Workspace) -> dict[str, Any]:
-    path = workspace.root / "reports" / STORED
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"suites": {}, "win_rates": []}
-
-
-def write_stored(workspace: Workspace, stored: dict[str, Any]) -> None:
-    path = workspace.root / "reports" / STORED
-    path.parent.mkdir(exist_ok=True)
-    new = path.with_name(f".{STORED}.new")
-    new.write_text(json.dumps(stored, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
 
 
 def suite_table(found: dict[str, list[TaskResult]]) -> Table:
@@ -124,3 +164,20 @@ def suite_table(found: dict[str, list[TaskResult]]) -> Table:
             ends = "" if result.low is None or result.high is None else f"{result.low:.3f} to {result.high:.3f}"
             table.add_row(name, result.name, result.metric, f"{result.value:.3f}", ends, f"{result.n:,}")
     return table
+
+
+def comparison_lines(found: Comparison) -> list[str]:
+    """What a comparison says: raw, at equal length, the judge's place effect and failures, slices."""
+    win, equal = found.win, found.length_controlled
+    lines = [
+        f"{found.model} is preferred to {found.baseline} in {win.value:.1%} ({win.low:.1%} to {win.high:.1%}, "
+        f"n = {win.n:,} on {win.clusters:,} prompts), judged by the {found.judge}",
+        f"  at equal length {equal.value:.1%} ({equal.low:.1%} to {equal.high:.1%})",
+    ]
+    if found.position is not None:
+        place = found.position
+        lines.append(f"  the answer shown first wins {place.value:.1%} ({place.low:.1%} to {place.high:.1%})")
+    if found.failures:
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(found.failures.items()))
+        lines.append(f"  {sum(found.failures.values())} pairs have no verdict and count for nobody: {counts}")
+    return lines + [f"  {name}: {w.value:.1%} ({w.low:.1%} to {w.high:.1%}, n = {w.n:,})" for name, w in found.slices]

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from preceptor import __version__
 from preceptor.errors import UserError
+from preceptor.pipeline import measured, people
 from preceptor.pipeline.lineage import lineage, training_curves
+from preceptor.pipeline.stored import read_stored
 from preceptor.report.build import write_report
-from preceptor.report.data import Agreement, Loss, Model, NotMeasured, Process, ReportData, Tax, WinRate
+from preceptor.report.data import Agreement, Answer, Loss, Model, Process, ReportData, Sample
 from preceptor.statistics.agreement import pairwise_agreement
 from preceptor.statistics.interval import Interval
 from preceptor.store import Workspace
@@ -142,11 +145,13 @@ def write_workspace_report(workspace: Workspace) -> Path:
     """The report of what the workspace holds: `reports/report.html`, or the demo's own page in a demo's folder."""
     kept = workspace.root / "reports" / "report.json"
     if (workspace.root / "demo.json").is_file() and kept.is_file():
-        return write_report(ReportData.from_json(kept.read_text(encoding="utf-8")), workspace.root / "report.html")
+        return write_report(_with_suites(workspace, kept), workspace.root / "report.html")
     store = workspace.store
     counts = store.counts()
-    stored = workspace.root / "reports" / "evaluation.json"
-    measured = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {"suites": {}, "win_rates": []}
+    stored = read_stored(workspace)
+    run, best = measured.overoptimisation(stored)
+    judged = people.pairs(workspace)
+    likert, flags = people.ratings(workspace)
     rankings = [ranking for ranking, _ in store.rankings()]
     ancestors = lineage(workspace)
     roles = {"pretrain": "base", "sft": "sft", "ppo": "ppo", "ppo-ptx": "ppo-ptx"}
@@ -177,23 +182,14 @@ def write_workspace_report(workspace: Workspace) -> Path:
                 for a in models
             ],
             training=training_curves(workspace),
-            win_rates=[
-                WinRate(
-                    model=row["model"],
-                    baseline=row["baseline"],
-                    judge=row["judge"],
-                    decoding=row["decoding"],
-                    win=Interval.from_json(row["win"]),
-                    length_controlled=Interval.from_json(row["length_controlled"]),
-                )
-                for row in measured["win_rates"]
-            ],
-            tax=[
-                Tax(task=row["name"], metric=row["metric"], model=name, score=_hundredfold(row))
-                for name, rows in measured["suites"].items()
-                for row in rows
-                if row["value"] is not None and row["metric"] in ("F1", "accuracy", "BLEU", "ROUGE-L")
-            ],
+            win_rates=[*measured.win_rates(stored), *people.preferences(judged, baseline)],
+            strengths=people.strengths(judged, baseline),
+            scores=[*likert, *people.toxicity(workspace)],
+            components=flags,
+            overoptimisation=run,
+            best_of_n=best,
+            tax=measured.tax(stored),
+            measured=measured.measured(stored),
             losses=[
                 Loss(model=name, loss=_point(card["metrics"]["pretraining_loss"]))
                 for name, card in cards.items()
@@ -206,17 +202,30 @@ def write_workspace_report(workspace: Workspace) -> Path:
                 if rate is not None
             ],
             lineage=ancestors,
+            samples=_worst(stored),
+            samples_rule="For each comparison, the prompts on which the model lost to its baseline by most."
+            if stored["win_rates"]
+            else "",
             limits=[]
-            if measured["win_rates"]
+            if stored["win_rates"] or judged
             else ["Nothing here says that a model is better: no win rate was measured."],
-            not_measured=[
-                NotMeasured(what=f"{row['name']} of {name}", why=row["not_measured"])
-                for name, rows in measured["suites"].items()
-                for row in rows
-                if row["value"] is None
-            ],
+            not_measured=measured.not_measured(stored),
         ),
         workspace.root / "reports" / "report.html",
+    )
+
+
+def _with_suites(workspace: Workspace, kept: Path) -> ReportData:
+    """The demo's own data, and what `preceptor evaluate` has measured on its models since."""
+    data, stored = ReportData.from_json(kept.read_text(encoding="utf-8")), read_stored(workspace)
+    if not stored["suites"]:
+        return data
+    gaps = [gap for gap in data.not_measured if not gap.what.startswith("Public benchmarks")]
+    return replace(
+        data,
+        tax=measured.tax(stored),
+        measured=measured.measured(stored),
+        not_measured=[*gaps, *measured.not_measured(stored)],
     )
 
 
@@ -225,12 +234,18 @@ def _point(value: float) -> Interval:
     return Interval(value=value, low=float("-inf"), high=float("inf"), n=1, clusters=1)
 
 
-def _hundredfold(row: dict[str, Any]) -> Interval:
-    """A figure times 100, as the paper's tables have it."""
-    low, high = (
-        100 * row[end] if row[end] is not None else float(f"{sign}inf") for end, sign in (("low", "-"), ("high", ""))
-    )
-    return Interval(value=100 * row["value"], low=low, high=high, n=row["n"], clusters=row["n"])
+def _worst(stored: dict[str, Any]) -> list[Sample]:
+    """The answers with which the models lost by most, by the judge of the comparison."""
+    return [
+        Sample(
+            prompt=prompt,
+            group="worst",
+            slice=f"judged by the {row['judge']}",
+            answers=[Answer(model=row["model"], text=ours), Answer(model=row["baseline"], text=theirs)],
+        )
+        for row in stored["win_rates"]
+        for prompt, ours, theirs in row["worst"]
+    ]
 
 
 def _agreement(rankings) -> Interval | None:

@@ -57,7 +57,8 @@ class Process:
 @dataclass(frozen=True, kw_only=True)
 class WinRate:
     """`model` against `baseline`. `judge` is who judged ("gold", "held-out labelers", a judge model's name);
-    `decoding` how both sides were drawn ("T = 1", "greedy"); `cohort` is a slice, "" for all prompts."""
+    `decoding` how both sides were drawn ("T = 1", "greedy"); `cohort` is a slice, "" for all prompts. `position` is the
+    share won by the answer shown first, `missing` counts pairs without a verdict and `note` says why."""
 
     model: str
     baseline: str
@@ -66,6 +67,49 @@ class WinRate:
     win: Interval
     length_controlled: Interval | None = None
     cohort: str = ""
+    position: Interval | None = None
+    missing: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facet:
+    """One value of what comparisons are sliced by ("use case": "brainstorming")."""
+
+    by: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """Bradley-Terry log-strength of a model, relative to the baseline where it was compared."""
+
+    model: str
+    strength: Interval
+    judge: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A mean that people gave ("overall quality, 1 to 7"); `cohort` is a slice, "" for all."""
+
+    what: str
+    model: str
+    mean: Interval
+    cohort: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A figure of a suite: `group` is its part of the report ("Truthfulness"), `task` and `metric` name it."""
+
+    group: str
+    task: str
+    metric: str
+    model: str
+    value: Interval
+    missing: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +154,13 @@ class BestOfN:
 
 @dataclass(frozen=True, kw_only=True)
 class OverOptimisation:
-    """`gold_name` says what stands for the truth ("gold judge", "held-out reward model")."""
+    """`gold_name` says what stands for the truth ("gold judge", "held-out reward model"); `stand_in`, that it is no
+    more than a guess at it."""
 
     model: str
     points: list[Point]
     gold_name: str = "gold judge"
+    stand_in: bool = False
     prompts: str = ""
     note: str = ""
 
@@ -139,13 +185,14 @@ class Tax:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """How often a model's answers show a behaviour. `good` says whether more is better."""
+    """How often a model's answers show a behaviour. `good` says whether more is better; `cohort` is a slice."""
 
     behaviour: str
     model: str
     rate: Interval
     good: bool = True
     decoding: str = ""
+    cohort: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,11 +314,14 @@ class ReportData:
     models: list[Model] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     win_rates: list[WinRate] = field(default_factory=list)
+    strengths: list[Strength] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
     training: list[Training] = field(default_factory=list)
     overoptimisation: OverOptimisation | None = None
     best_of_n: list[BestOfN] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     tax: list[Tax] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     components: list[Component] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     agreement: list[Agreement] = field(default_factory=list)

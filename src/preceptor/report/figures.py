@@ -18,6 +18,7 @@ from preceptor.report.words import (
     span,
 )
 from preceptor.statistics.interval import Interval
+from preceptor.statistics.overoptimisation import fit_rl_law
 
 STAGES = {"pretrain": "Pretraining", "sft": "SFT", "reward": "Reward model", "ppo": "PPO"}
 
@@ -166,6 +167,10 @@ def overoptimisation(data: ReportData) -> Figure | None:
     if gold:
         lines.append(line(f"gold: {run.gold_name}", "ppo-ptx", gold, gold[0][1].value))
         best = max(gold, key=lambda item: item[1].value)
+        lines += _law_line(gold)
+    if data.best_of_n:
+        of_n = sorted((math.sqrt(row.kl), row.gold) for row in data.best_of_n)
+        lines.append(line("best of n: gold", "prompted", of_n, of_n[0][1].value))
     point = overoptimisation_point(data)
     columns = ["Checkpoint", "KL, nats", "√KL", "Proxy", "Gold"]
     table = [
@@ -190,7 +195,44 @@ def overoptimisation(data: ReportData) -> Figure | None:
         f"Both are 0 at the start and in their own units{where}. Marks are checkpoints (steps {first.step} to "
         f"{last.step}), bars 95 % intervals; n = {first.proxy.n:,} answers each."
     )
+    if data.best_of_n:
+        about += " Best-of-n spends KL differently from RL, so the two are not to be ranked by it."
     return Figure(svg=line_chart(lines, axes, point), point=point, about=about, columns=columns, rows=table)
+
+
+def _law_line(gold: Sequence[tuple[float, Interval]]) -> list[Line]:
+    """Gao's law as a curve from a distance of 1, where it holds, to the last checkpoint."""
+    distance = [d for d, _ in gold]
+    try:
+        law = fit_rl_law(distance, [value.value - gold[0][1].value for _, value in gold])
+    except ValueError:
+        return []  # too few points; the note beside the figure says so
+    end = max(distance)
+    x = [1 + (end - 1) * i / 40 for i in range(41)]
+    y = [d * (law.alpha - law.beta * math.log(d)) for d in x]
+    return [Line(label="Gao’s law, fit", role="base", x=x, y=y, marks=False)]
+
+
+def parting(data: ReportData) -> str:
+    """Where the truth is only guessed at: whether the proxy and its stand-in part ways."""
+    run = data.overoptimisation
+    assert run is not None
+    points = [(p, p.gold) for p in sorted(run.points, key=lambda p: p.kl) if p.gold is not None]
+    text = f"There is no gold here: {run.gold_name} stands in for it, and may share the proxy’s mistakes."
+    if len(points) < 2:
+        return text
+    (first, start), (last, end) = points[0], points[-1]
+    peak, best = max(points, key=lambda item: item[1].value)
+    up = last.proxy.low > first.proxy.high
+    if up and end.high < best.low:
+        where = number(math.sqrt(max(0.0, peak.kl)), 1)
+        return (
+            f"Warning: proxy and stand-in part ways. The proxy still rises while {run.gold_name} falls from √KL "
+            f"{where} on: the model may be fooling its reward model. {text}"
+        )
+    if up and end.low <= start.high:
+        return f"Warning: the proxy rises, {run.gold_name} is not shown to follow. {text}"
+    return f"{text} The two are not shown to part ways."
 
 
 def overoptimisation_point(data: ReportData) -> str:
@@ -349,11 +391,12 @@ def tax(data: ReportData) -> Figure | None:
 
 def components(data: ReportData) -> Figure | None:
     """How often each behaviour shows, by model."""
-    if not data.components:
+    whole = [row for row in data.components if not row.cohort]
+    if not whole:
         return None
-    behaviours = list(dict.fromkeys(row.behaviour for row in data.components))
-    models = list(dict.fromkeys(row.model for row in data.components))
-    rate = {(row.behaviour, row.model): row for row in data.components}
+    behaviours = list(dict.fromkeys(row.behaviour for row in whole))
+    models = list(dict.fromkeys(row.model for row in whole))
+    rate = {(row.behaviour, row.model): row for row in whole}
     better, worse, judged = [], [], 0
     for behaviour in behaviours:
         ours, theirs = rate.get((behaviour, data.main)), rate.get((behaviour, data.baseline))
@@ -371,7 +414,7 @@ def components(data: ReportData) -> Figure | None:
         point = "How often each behaviour shows, by model."
     rows = [
         Row(
-            label=behaviour if next(r.good for r in data.components if r.behaviour == behaviour) else behaviour + " ↓",
+            label=behaviour if next(r.good for r in whole if r.behaviour == behaviour) else behaviour + " ↓",
             dots=[
                 Dot(role=data.model(model).role, series=model, interval=rate[behaviour, model].rate)
                 for model in models
@@ -381,14 +424,13 @@ def components(data: ReportData) -> Figure | None:
         for behaviour in behaviours
     ]
     key = [(data.model(model).role, model_name(data.model(model))) for model in models]
-    drawn = {row.decoding for row in data.components if row.decoding}
+    drawn = {row.decoding for row in whole if row.decoding}
     how = f" Decoding: {', '.join(sorted(drawn))}." if drawn else ""
-    less = " Less is better where ↓ stands." if any(not row.good for row in data.components) else ""
+    less = " Less is better where ↓ stands." if any(not row.good for row in whole) else ""
     return Figure(
         svg=dot_chart(rows, DotAxis(title="Share of answers, %", scale=100, inside=(0, 1), key=key), point),
         point=point,
-        about=f"Better and worse mean that the 95 % intervals do not touch.{less}{how} "
-        f"{counted(data.components[0].rate)}.",
+        about=f"Better and worse mean that the 95 % intervals do not touch.{less}{how} {counted(whole[0].rate)}.",
         columns=["Behaviour", "Model", "Share", "95 % interval", "n"],
         rows=[
             [
@@ -398,7 +440,7 @@ def components(data: ReportData) -> Figure | None:
                 span(row.rate, 100, 1),
                 f"{row.rate.n:,}",
             ]
-            for row in data.components
+            for row in whole
         ],
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from preceptor.report import figures, judge_figures
+from preceptor.report import figures, judge_figures, people_figures, suite_figures
 from preceptor.report.data import Ancestor, ReportData, Sample
 from preceptor.report.figures import Figure
 from preceptor.report.words import model_name, number, share
@@ -52,6 +52,7 @@ def sections(data: ReportData) -> list[Section]:
         _overoptimisation(data),
         _cost(data),
         _behaviour(data),
+        *_suites(data),
         _samples(data),
         _reward_model(data),
         _agreement(data),
@@ -101,15 +102,34 @@ def _preference(data: ReportData) -> Section:
         if controlled:
             columns.append("At equal length")
         tables.append(Table(caption="Every comparison made", columns=columns, rows=rows))
+        sides += _fairness(data)
     return Section(
         id="win",
         title="Preference",
         short="Preference",
-        figures=_present(figure, figures.comparisons(data)),
+        figures=[
+            *_present(figure, figures.comparisons(data), people_figures.strengths(data)),
+            *people_figures.scores(data),
+        ],
         tables=tables,
         sides=sides,
         missing=missing,
     )
+
+
+def _fairness(data: ReportData) -> list[str]:
+    """Whether the place on the screen mattered, and which pairs have no verdict."""
+    said = []
+    for row in data.win_rates:
+        if row.position is not None and not row.cohort:
+            verdict = (
+                "the place mattered" if row.position.above(0.5) or row.position.below(0.5) else "no effect is shown"
+            )
+            said.append(f"Shown first wins {share(row.position)} with {row.judge}: {verdict}.")
+        if row.missing:
+            why = f" ({row.note})" if row.note else ""
+            said.append(f"{row.missing:,} pairs have no verdict of {row.judge}{why}; they count for neither side.")
+    return list(dict.fromkeys(said))
 
 
 def _overoptimisation(data: ReportData) -> Section:
@@ -124,6 +144,8 @@ def _overoptimisation(data: ReportData) -> Section:
     else:
         if run.note:
             sides.append(run.note)
+        if run.stand_in:
+            sides.append(figures.parting(data))
         sides.append(_law(data))
     if not data.best_of_n:
         missing.append("No best-of-n: `preceptor evaluate` computes it from several answers to each prompt.")
@@ -184,8 +206,36 @@ def _behaviour(data: ReportData) -> Section:
         title="What changed in the answers",
         short="Behaviours",
         figures=_present(figures.components(data)),
-        missing=[] if data.components else ["No behaviours: `preceptor evaluate` takes them from ratings."],
+        missing=[] if data.components else ["No behaviours: they come from ratings, `preceptor web`, queue “rate”."],
+        tables=_flag_slices(data),
     )
+
+
+def _flag_slices(data: ReportData) -> list[Table]:
+    rows = [row for row in data.components if row.cohort]
+    if not rows:
+        return []
+    cells = [
+        [row.cohort, row.behaviour, model_name(data.model(row.model)), share(row.rate), f"{row.rate.n:,}"]
+        for row in sorted(rows, key=lambda row: (row.cohort, row.behaviour))
+    ]
+    columns = ["Slice", "Behaviour", "Model", "Share, 95 % interval", "n"]
+    return [Table(caption="Behaviours by slice", columns=columns, rows=cells)]
+
+
+def _suites(data: ReportData) -> list[Section]:
+    """A section for each group of public figures that was measured; one line for all of them when none was."""
+    found = [
+        Section(id=group, title=title, short=short, figures=drawn, sides=[side])
+        for group, (title, short, side) in suite_figures.GROUPS.items()
+        if (drawn := suite_figures.suites(data, group))
+    ]
+    if found:
+        return found
+    missing = [
+        "No truthfulness, toxicity, bias, instructions or refusals: `preceptor evaluate --suite paper --data FOLDER`."
+    ]
+    return [Section(id="suites", title="Truth, harm, instructions", short="Public suites", missing=missing)]
 
 
 def _samples(data: ReportData) -> Section:

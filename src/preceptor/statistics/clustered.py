@@ -39,27 +39,42 @@ def bootstrap(
     return float(low), float(high)
 
 
-def share(yes: np.ndarray, total: np.ndarray) -> Interval:
-    """sum(yes) / sum(total) over clusters, with Wilson's interval at the effective sample size.
+def variance_of_mean(sums: np.ndarray, n: float) -> float:
+    """The variance of a mean of n rows when whole clusters are drawn: G / (G - 1) times the sum of squared sums / n^2.
 
-    The effective size is the number of rows divided by the design effect of the clusters, and never more than
-    the number of rows. Where every row says the same, the clusters are counted as one observation each, so that
-    five prompts that all agree do not give an interval of no width.
+    `sums`: (clusters,), of each cluster's rows minus the mean.
+    """
+    groups = len(sums)
+    return float(groups / (groups - 1) * (sums**2).sum() / n**2) if groups > 1 else 0.0
+
+
+def share(yes: np.ndarray, total: np.ndarray) -> Interval:
+    """sum(yes) / sum(total) over clusters, with Wilson's interval on the effective number of rows.
+
+    Better than a bootstrap near 0 and 1, where rare flags live. The effective number is n / design effect, the design
+    effect being the cluster-robust variance over p (1 - p) / n, and never more than n; where every row says the same it
+    is the number of clusters, so that five prompts that all agree do not give an interval of no width. The quantile is
+    Student's with clusters - 1 degrees of freedom. One cluster gives 0 to 1; none a value that is no number.
     """
     yes, total = yes[total > 0].astype(float), total[total > 0].astype(float)
     n, clusters = total.sum(), len(total)
-    if not clusters:
-        return Interval(value=float("nan"), low=0.0, high=1.0, n=0, clusters=0)
-    value = yes.sum() / n
+    if clusters < 2:
+        value = float(yes.sum() / n) if clusters else float("nan")
+        return Interval(value=value, low=0.0, high=1.0, n=round(n), clusters=clusters)
+    value = float(yes.sum() / n)
     effective = float(clusters)
-    if 0 < value < 1 and clusters > 1:
-        spread = ((yes - value * total) ** 2).sum() * clusters / (clusters - 1) / n**2
-        effective = min(n, value * (1 - value) / spread) if spread > 0 else float(n)
-    z2 = Z * Z / effective
-    centre = (value + z2 / 2) / (1 + z2)
-    half = Z * np.sqrt(value * (1 - value) / effective + z2 / effective / 4) / (1 + z2)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Interval(value=float(value), low=float(low), high=float(high), n=round(n), clusters=clusters)
+    variance = variance_of_mean(yes - value * total, n)
+    if 0 < value < 1 and variance > 0:
+        effective = min(value * (1 - value) / variance, float(n))
+    elif 0 < value < 1:
+        effective = float(n)
+    t = float(stats.t.ppf(0.975, clusters - 1))
+    scale = 1 + t * t / effective
+    centre = (value + t * t / (2 * effective)) / scale
+    half = t / scale * np.sqrt(value * (1 - value) / effective + (t / (2 * effective)) ** 2)
+    low = 0.0 if value == 0 else max(0.0, float(centre - half))
+    high = 1.0 if value == 1 else min(1.0, float(centre + half))
+    return Interval(value=value, low=low, high=high, n=round(n), clusters=clusters)
 
 
 def mean(sums: np.ndarray, counts: np.ndarray) -> Interval:
@@ -69,7 +84,7 @@ def mean(sums: np.ndarray, counts: np.ndarray) -> Interval:
     value = float(sums.sum() / n) if clusters else float("nan")
     half = float("inf")
     if clusters > 1:
-        error = np.sqrt(((sums - value * counts) ** 2).sum() * clusters / (clusters - 1)) / n
+        error = np.sqrt(variance_of_mean(sums - value * counts, n))
         half = float(stats.t.ppf(0.975, clusters - 1) * error)
     low, high = (value - half, value + half) if clusters else (-half, half)
     return Interval(value=value, low=low, high=high, n=round(n), clusters=clusters)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from preceptor.statistics.clustered import Z, share, variance_of_mean
 from preceptor.statistics.interval import Interval
 
 _TAIL = 0.025
-_Z = float(stats.norm.ppf(1 - _TAIL))
 _MOST_DRAWS = 4_000_000  # cluster numbers held in memory at once: 32 MB
 
 
@@ -112,31 +112,14 @@ def mean_interval(
 
 
 def rate_interval(hits: ArrayLike, clusters: ArrayLike | None = None) -> Interval:
-    """A share of yes answers (flags, accuracy) with a Wilson interval on the effective number of answers.
-
-    Better than a bootstrap near 0 and 1, where rare flags live. The effective number is n / design effect, the
-    design effect being the cluster-robust variance over p (1 - p) / n; at 0 or 1 it is the number of clusters.
-    The quantile is Student's with clusters - 1 degrees of freedom. One cluster gives 0 to 1.
-    """
+    """A share of yes answers (flags, accuracy) with the interval of `clustered.share`, by rows instead of totals."""
     numbers = np.asarray(hits, dtype=float)
     if not np.isin(numbers, (0.0, 1.0)).all():
         raise ValueError("rate_interval takes yes and no only; for other numbers use mean_interval")
     codes = np.arange(len(numbers)) if clusters is None else _codes("clusters", clusters, numbers)
     if not len(numbers):
         raise ValueError("there is nothing to take a rate of")
-    n, groups, share = len(numbers), int(codes.max()) + 1, float(numbers.mean())
-    if groups == 1:
-        return Interval(value=share, low=0.0, high=1.0, n=n, clusters=1)
-    effective = float(groups)
-    variance = _cluster_variance(numbers - share, codes)
-    if 0 < share < 1 and variance > 0:
-        effective = min(share * (1 - share) / variance, float(n))
-    t = float(stats.t.ppf(1 - _TAIL, groups - 1))
-    centre = (share + t * t / (2 * effective)) / (1 + t * t / effective)
-    half = t / (1 + t * t / effective) * np.sqrt(share * (1 - share) / effective + (t / (2 * effective)) ** 2)
-    low = 0.0 if share == 0 else max(0.0, float(centre - half))
-    high = 1.0 if share == 1 else min(1.0, float(centre + half))
-    return Interval(value=share, low=low, high=high, n=n, clusters=groups)
+    return share(np.bincount(codes, weights=numbers), np.bincount(codes))
 
 
 def _bootstrap(values, clusters, labelers, seed, resamples, bounds) -> Interval:
@@ -156,7 +139,7 @@ def _bootstrap(values, clusters, labelers, seed, resamples, bounds) -> Interval:
         return Interval(value=value, low=low, high=high, n=len(values), clusters=groups)
     means = _resampled_means(sums, sizes, seed, resamples)
     low, high = np.quantile(means, (_TAIL, 1 - _TAIL))
-    stretch = np.sqrt(groups / (groups - 1)) * stats.t.ppf(1 - _TAIL, groups - 1) / _Z
+    stretch = np.sqrt(groups / (groups - 1)) * stats.t.ppf(1 - _TAIL, groups - 1) / Z
     if labelers is not None:
         stretch = max(stretch, _crossed_stretch(values - value, codes, _codes("labelers", labelers, values)))
     return Interval(
@@ -198,16 +181,11 @@ def _crossed_stretch(residuals: NDArray, prompts: NDArray, labelers: NDArray) ->
         return 1.0
     total = by_prompt + max(0.0, by_labeler - _cluster_variance(residuals, both))
     freedom = max(1.0, total**2 / (by_prompt**2 / max(1, prompts.max()) + by_labeler**2 / (people - 1)))
-    return float(np.sqrt(total / by_prompt) * stats.t.ppf(1 - _TAIL, freedom) / _Z)
+    return float(np.sqrt(total / by_prompt) * stats.t.ppf(1 - _TAIL, freedom) / Z)
 
 
 def _cluster_variance(residuals: NDArray, codes: NDArray) -> float:
-    """The variance of the mean when whole clusters are drawn: G / (G - 1) times the sum of squared sums / n^2."""
-    sums = np.bincount(codes, weights=residuals)
-    groups = len(sums)
-    if groups == 1:
-        return 0.0
-    return float(groups / (groups - 1) * (sums**2).sum() / len(residuals) ** 2)
+    return variance_of_mean(np.bincount(codes, weights=residuals), len(residuals))
 
 
 def random_order(n: int, seed: int) -> NDArray[np.bool_]:
@@ -315,7 +293,7 @@ def smallest_detectable(n: int, clusters: int, correlation: float, power: float 
     if not 0 < power < 1:
         raise ValueError(f"power is {power}; it lies between 0 and 1")
     design_effect = 1 + (n / clusters - 1) * correlation
-    return float((_Z + stats.norm.ppf(power)) * 0.5 * np.sqrt(design_effect / n))
+    return float((Z + stats.norm.ppf(power)) * 0.5 * np.sqrt(design_effect / n))
 
 
 def _codes(name: str, labels: ArrayLike | Sequence, values: NDArray) -> NDArray[np.int64]:
