@@ -120,5 +120,5 @@ def test_within_one_item_of_the_harness(subject, folder, items, name, tmp_path):
 
 def test_without_the_harness_one_line_says_so(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
-    with pytest.raises(UserError, match="pip install lm-eval"):
+    with pytest.raises(UserError, match=r"pip install 'preceptor\[harness\]'"):
         harness.run_harness(None, [])

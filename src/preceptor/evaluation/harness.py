@@ -1,4 +1,4 @@
-"""lm-evaluation-harness as a cross-check of our own figures: the one door to it. `pip install lm-eval` brings it.
+"""lm-evaluation-harness as a cross-check of our own figures: the one door to it. The extra `harness` brings it.
 
 Our tasks own the paper's prompts and metrics; this asks the same model the harness's way. Task files are local YAML or
 dictionaries with local data; nothing is downloaded by us, but a task of the harness that names a hub data set will be.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from preceptor.errors import UserError
+from preceptor.errors import UserError, need_extra
 from preceptor.evaluation.subject import Subject
 
 
@@ -20,7 +20,7 @@ def run_harness(
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ImportError:
-        raise UserError("lm-evaluation-harness is not installed; run: pip install lm-eval") from None
+        raise need_extra("lm-evaluation-harness", "harness") from None
     manager = TaskManager(include_path=str(folder) if folder else None)
     found = lm_eval.simple_evaluate(
         model=_wrapped(subject), tasks=list(tasks), task_manager=manager, limit=limit, bootstrap_iters=0

@@ -1,0 +1,84 @@
+"""From stored figures to the report, and what `preceptor evaluate` refuses."""
+
+import pytest
+
+from preceptor.cli.results import evaluate
+from preceptor.errors import UserError
+from preceptor.evaluation.results import TaskResult
+from preceptor.evaluation.tasks import TASKS
+from preceptor.pipeline import measured
+from preceptor.statistics.interval import Interval
+
+
+def row(name, metric, value, **more):
+    low, high = (None, None) if value is None else (value - 0.1, value + 0.1)
+    return TaskResult(name=name, metric=metric, value=value, low=low, high=high, n=10, **more).to_json()
+
+
+STORED = {
+    "suites": {
+        "a": [
+            row("squadv2, 0-shot", "F1", 0.5),
+            row("squadv2, 0-shot", "exact match", 0.4),
+            row("fr_to_en, few-shot", "BLEU", 30.0),
+            row("BBQ", "accuracy, ambiguous", 0.3, missing=2, note="why"),
+            row("quac, 0-shot", "", None, not_measured="no file"),
+        ],
+        "b": [row("quac, 0-shot", "", None, not_measured="no file"), row("IFEval", "m", None, not_measured="failed")],
+    },
+    "win_rates": [
+        {
+            "model": "a",
+            "baseline": "b",
+            "judge": "judge model m",
+            "decoding": "greedy",
+            "win": {"value": 0.6, "low": 0.5, "high": 0.7, "n": 20, "clusters": 20},
+            "length_controlled": {"value": 0.55, "low": 0.4, "high": 0.7, "n": 20, "clusters": 20},
+            "position": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 40, "clusters": 20},
+            "missing": 3,
+            "note": "3 timeout",
+            "slices": [{"cohort": "use case: chat", "win": {"value": 1, "low": 0.9, "high": 1, "n": 9, "clusters": 9}}],
+        }
+    ],
+}
+
+
+def test_tax_is_in_hundredths_once():
+    found = {(tax.task, tax.metric): tax.score for tax in measured.tax(STORED)}
+    assert set(found) == {("squadv2, 0-shot", "F1"), ("fr_to_en, few-shot", "BLEU")}
+    assert found["squadv2, 0-shot", "F1"].value == 50
+    assert found["fr_to_en, few-shot", "BLEU"].value == 30  # BLEU runs to 100 by itself
+
+
+def test_every_other_figure_has_its_section():
+    (bbq,) = measured.measured(STORED)
+    assert (bbq.group, bbq.task, bbq.missing, bbq.note) == ("harm", "BBQ", 2, "why")
+    taxed = {name for name in (task.name for task in TASKS) if name.endswith("-shot")} | {"held-out text"}
+    for task in TASKS:
+        assert (measured._group({"name": task.name}) is None) is (task.name in taxed), task.name
+
+
+def test_what_was_not_measured_is_told_once_for_all_models():
+    gaps = {gap.what: gap.why for gap in measured.not_measured(STORED)}
+    assert gaps == {"quac, 0-shot of a, b": "no file", "IFEval, m of b": "failed"}
+
+
+def test_win_rates_and_their_slices():
+    whole, part = measured.win_rates(STORED)
+    assert (whole.missing, whole.note, whole.position.n, whole.cohort) == (3, "3 timeout", 40, "")
+    assert (part.cohort, part.missing, part.position) == ("use case: chat", 0, None)
+    assert part.win == Interval(value=1, low=0.9, high=1, n=9, clusters=9)
+    assert measured.overoptimisation(STORED) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "say what to measure"),
+        ({"against": "b", "judge_url": "http://127.0.0.1:9/v1"}, "--judge-url and --judge-model go together"),
+        ({"data": ".", "stand_in": ["r"]}, "--stand-in needs --against"),
+    ],
+)
+def test_options_that_do_not_go_together(options, said):
+    with pytest.raises(UserError, match=said):
+        evaluate("a", **options)
