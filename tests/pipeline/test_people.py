@@ -34,7 +34,7 @@ def workspace(tmp_path):
     store.add_prompts(prompts)
     drawn = Sampling(temperature=1.0)
     answers = {
-        (prompt.id, model): Completion.of(prompt.id, model, words, sampling=drawn)
+        (prompt.id, model): Completion.of(prompt.id, f"{model}@{'0' * 16}", words, sampling=drawn)
         for prompt in prompts
         for model, words in (("new", "a longer answer"), ("old", "short"), ("third", "middling one"))
     }
@@ -84,6 +84,7 @@ def test_preference_by_hand(workspace):
     # New stood first on the rewrites, which it always wins, and second on the others, half of which it wins.
     assert whole.position.value == pytest.approx((40 + 20) / 80)
     assert whole.length_controlled is not None
+    assert third.position is None  # the third model always stood first: nothing tells the place from the model
 
 
 def test_all_models_on_one_scale(workspace):
@@ -127,3 +128,16 @@ def test_a_workspace_where_nobody_judged(tmp_path):
     assert people.preferences([], "old") == []
     assert people.ratings(empty) == ([], [])
     assert people.toxicity(empty) == []
+
+
+def test_models_go_by_their_name_and_by_their_weights_where_one_name_had_several(tmp_path):
+    made = Workspace.create(tmp_path / "w", "")
+    prompt = Prompt.of("x")
+    made.store.add_prompts([prompt])
+    kept = [
+        Completion.of(prompt.id, model, "y")
+        for model in ("sft@aaaaaaaaaaaaaaaa", "ppo@bbbbbbbbbbbbbbbb", "ppo@cccccccccccccccc")
+    ]
+    made.store.add_completions(kept)
+    found = people._completions(made, [one.id for one in kept])
+    assert [found[one.id].model_id for one in kept] == ["sft", "ppo@bbbbbb", "ppo@cccccc"]

@@ -6,7 +6,7 @@ made under an evaluation guide, or on prompts outside the training split.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -99,7 +99,8 @@ def _win_rate(mine: Sequence[Judged], model: str, baseline: str, facet: Facet | 
     lengths = np.array([[len(one.text.split()) for one in (pair.completion, _other(pair))] for pair in mine])
     ours, theirs = np.where(first, lengths[:, 0], lengths[:, 1]), np.where(first, lengths[:, 1], lengths[:, 0])
     prompts = [pair.prompt.id for pair in mine]
-    place = position_effect(outcomes, first, prompts)
+    # Only where the order was drawn: imported and simulated rankings may list one model first always.
+    drawn = 0.25 <= first.mean() <= 0.75
     decodings = {f"T = {one.sampling.temperature:g}" for pair in mine for one in (pair.completion, _other(pair))}
     return WinRate(
         model=model,
@@ -108,7 +109,7 @@ def _win_rate(mine: Sequence[Judged], model: str, baseline: str, facet: Facet | 
         decoding=" and ".join(sorted(decodings)),
         win=win_rate(outcomes, prompts, [pair.labeler.id for pair in mine]),
         length_controlled=length_controlled(outcomes, ours, theirs, prompts).controlled,
-        position=place,
+        position=position_effect(outcomes, first, prompts) if drawn else None,
         cohort=f"{facet.by}: {facet.name}" if facet else "",
     )
 
@@ -210,7 +211,17 @@ def _other(pair: Judged) -> Completion:
 
 
 def _completions(workspace: Workspace, ids: Iterable[str]) -> dict[str, Completion]:
-    return {one.id: one for one in workspace.store.completions(ids=set(ids))}
+    """With models by their plain name, as in the report; where one name had several weights, with a short hash."""
+    found = {one.id: one for one in workspace.store.completions(ids=set(ids))}
+    weights: dict[str, set[str]] = defaultdict(set)
+    for one in found.values():
+        weights[one.model_id.partition("@")[0]].add(one.model_id)
+    shown = {
+        full: name if len(several) == 1 else f"{name}@{full.partition('@')[2][:6]}"
+        for name, several in weights.items()
+        for full in several
+    }
+    return {key: replace(one, model_id=shown[one.model_id]) for key, one in found.items()}
 
 
 def _labelers(workspace: Workspace) -> dict[str, Labeler]:
