@@ -8,15 +8,16 @@ import subprocess
 import pytest
 import server as servers
 from fastapi.testclient import TestClient
-from jinja2 import ChoiceLoader, FileSystemLoader
 
 from preceptor.config import ServeConfig
+from preceptor.intake.releases import freeze
 from preceptor.labelling import pages
-from preceptor.labelling.access import posted, signed_in
 from preceptor.labelling.app import create_app
-from preceptor.serving.api import Service, openai_router
-from preceptor.serving.playground import TEMPLATES, playground_router
+from preceptor.labelling.erasure import delete_user
+from preceptor.pipeline.web import add_models
+from preceptor.serving.pool import Pool
 from preceptor.store.accounts import Accounts
+from preceptor.types import Completion, Message
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +29,11 @@ def workspace(tmp_path_factory):
 def app(workspace):
     """As `preceptor web` puts it together."""
     app = create_app(workspace)
-    service = Service(workspace, ServeConfig())
-    app.include_router(openai_router(workspace, service=service))
-    app.include_router(playground_router(service, current_user=signed_in, posted=posted, render=pages.render))
-    app.state.more_navigation.append(("Playground", "/playground"))
     before = pages.ENV.loader
-    pages.ENV.loader = ChoiceLoader([before, FileSystemLoader(TEMPLATES)])
-    yield app
+    add_models(app, workspace, ServeConfig())
+    with TestClient(app):  # the models are closed at its end
+        yield app
     pages.ENV.loader = before
-    service.close()
 
 
 class Person:
@@ -73,8 +70,7 @@ class Person:
 
 @pytest.fixture
 def person(app, workspace, request):
-    with TestClient(app):
-        yield Person(app, workspace, f"{request.node.name}@example.org")
+    return Person(app, workspace, f"{request.node.name}@example.org")
 
 
 def kept(workspace, person):
@@ -193,3 +189,38 @@ def test_the_page_keeps_to_the_content_security_policy(person):
     page = person.say("Look at me")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=\"/)", page)
     assert person.browser.get("/playground/playground.js").status_code == 200
+
+
+def test_a_person_deletes_what_they_sent(person, workspace):
+    person.post("/playground/consent", consent="yes")
+    person.say("Tell me of WOMBATSUPERNOVA, please")
+    person.post(f"{person.path}/vote", vote="left")
+    assert len(kept(workspace, person)) == 1
+    release = workspace.root / freeze(workspace, "prompts", name="with-wombats").path
+    assert "WOMBATSUPERNOVA" in release.read_text()
+    person.post("/playground/forget")  # without the tick nothing goes
+    assert len(kept(workspace, person)) == 1
+    page = person.post("/playground/forget", sure="yes")
+    assert "Deleted." in page
+    assert 'name="consent" value="yes">' in page
+    assert kept(workspace, person) == []
+    assert "WOMBATSUPERNOVA" not in release.read_text()
+    assert "WOMBATSUPERNOVA" not in person.get("/playground")  # the history
+    assert [one for one in workspace.store.completions() if "WOMBATSUPERNOVA" in one.text] == []
+    person.post("/playground/consent", consent="yes")
+    person.say("Tell me of WOMBATSUPERNOVA, please")  # no ghost of the first one calls it a duplicate
+    assert len(kept(workspace, person)) == 1
+
+
+def test_a_user_of_the_api_is_deleted_by_their_identifier(workspace):
+    said = (Message(role="user", content="What do NUMBATECLIPSE eat?"),)
+    outcome, prompt = Pool(workspace).offer(said, "h4sh", {"from": "api"})
+    assert outcome == "kept"
+    workspace.store.add_completions([Completion.of(prompt.id, "alpha@1", "termites")])
+    release = workspace.root / freeze(workspace, "prompts", name="with-numbats").path
+    assert "NUMBATECLIPSE" in release.read_text()
+    found = delete_user(workspace, "h4sh", "admin")
+    assert found.rows == {"completions": 1, "prompts": 1}
+    assert "with-numbats" in found.releases
+    assert "NUMBATECLIPSE" not in release.read_text()
+    assert not [one for one in workspace.store.prompts() if one.user_id == "h4sh"]

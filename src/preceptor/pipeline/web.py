@@ -10,6 +10,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from preceptor.config import ServeConfig, WebConfig, check_settings
 from preceptor.labelling import pages
 from preceptor.labelling.access import posted, signed_in
+from preceptor.labelling.erasure import delete_user
 from preceptor.labelling.serve import build, greet
 from preceptor.serving.serve import listen, run
 from preceptor.store import Workspace
@@ -40,7 +41,13 @@ def add_models(app: Any, workspace: Workspace, config: ServeConfig) -> None:
 
     service = Service(workspace, config)
     app.include_router(openai_router(workspace, service=service))
-    app.include_router(playground_router(service, current_user=signed_in, posted=posted, render=pages.render))
+
+    def forget(user_id: str) -> None:
+        delete_user(workspace, user_id, user_id)
+
+    app.include_router(
+        playground_router(service, current_user=signed_in, posted=posted, render=pages.render, forget=forget)
+    )
     app.state.more_navigation.append(("Playground", "/playground"))
     assert pages.ENV.loader is not None
     pages.ENV.loader = ChoiceLoader([pages.ENV.loader, FileSystemLoader(TEMPLATES)])

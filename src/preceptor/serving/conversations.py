@@ -99,6 +99,10 @@ class Conversations:
         with self.lock:
             return self.users.get(user_id, {}).get(key)
 
+    def forget(self, user_id: str) -> None:
+        with self.lock:
+            self.users.pop(user_id, None)
+
     def new(self, user_id: str, settings: Settings) -> Conversation:
         conversation = Conversation(secrets.token_hex(8), settings)
         with self.lock:

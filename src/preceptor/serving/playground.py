@@ -49,9 +49,11 @@ def playground_router(
     current_user: Callable[[Request], Person],
     posted: Callable[[Request], Awaitable[Form]],
     render: Callable[..., Response],
+    forget: Callable[[str], object],
 ) -> APIRouter:
     """`/playground`. `current_user` raises what its app answers strangers with; `render(request, template, status,
     **values)` makes a page from `playground.html` in TEMPLATES, whose frame is the app's own `base.html`.
+    `forget(user_id)` deletes what the store and its releases hold of a user.
     """
     router = APIRouter(include_in_schema=False)
     talks = Conversations()
@@ -68,6 +70,7 @@ def playground_router(
             "consent": consent_of(store, person.id) is not None,
             "problem": "",
             "draft": "",
+            "forgotten": "forgotten" in request.query_params,
         }
         return render(request, "playground.html", status, **values | more)
 
@@ -94,6 +97,17 @@ def playground_router(
         version = CONSENT if form.get("consent") else None
         await to_thread.run_sync(set_consent, store, person.id, version)
         return _back(person, form)
+
+    @router.post("/playground/forget")
+    async def forget_me(request: Request) -> Response:
+        """All that this person sent: prompts, what was made of them, their lines in releases, their consent."""
+        person, form = await _who(request)
+        if not form.get("sure"):
+            return _back(person, form)
+        await to_thread.run_sync(forget, person.id)
+        talks.forget(person.id)
+        service.pool.forget()
+        return RedirectResponse("/playground?forgotten=yes", 303)
 
     @router.post("/playground/say")
     async def say(request: Request) -> Response:

@@ -56,6 +56,11 @@ class Pool:
                 raise
         return "kept", prompt
 
+    def forget(self) -> None:
+        """Something was deleted from the store: look at it anew when the next prompt comes."""
+        with self.lock:
+            self.alike = None
+
     def record(self, completions: Sequence[Completion]) -> None:
         """Remember which model answered a kept prompt, and how; personal data in the answer is masked too.
 
