@@ -43,7 +43,7 @@ bench: $(STAMP) venv-trl
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --sizes $(BENCH)
 ifneq ($(BENCH),quick)
 	test -f demo/results.json || $(BIN)/preceptor demo --dir demo
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving.py demo
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving.py demo --model ppo-ptx-small --output benchmarks/serving.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan.py
 endif
 

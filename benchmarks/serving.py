@@ -1,11 +1,11 @@
-"""Streaming clients of the server: one, then many at once, in the same run; and how fast a killed client's row is free.
+"""Streaming clients of the server: one, then many at once, in the same run.
 
-    python benchmarks/serving.py WORKSPACE [--model NAME] [--seconds 20] [--clients 32] [--minutes M]
+    python benchmarks/serving.py WORKSPACE [--model NAME] [--seconds 20] [--clients 32] [--minutes M] [--output F]
 
-Prints JSON. The server and its models have a process each, all clients another. The ratios are the result: both sides
-of each come from this run on this machine. Beside the one client stands `transformers.generate`, one prompt at a time,
-greedy, with the same model and prompts: one client is not made slow to make many look fast. `--minutes M` goes on with
-all clients for so long and samples the server's memory.
+Prints JSON, and writes it to F. The server and its models have a process each, all clients another. The ratios are the
+result: both sides of each come from this run on this machine. Beside the one client stands `transformers.generate`, one
+prompt at a time, greedy, with the same model and prompts: one client is not made slow to make many look fast.
+`--minutes M` goes on with all clients for so long and samples the server's memory.
 """
 
 import argparse
@@ -208,6 +208,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--output", type=Path, help="file for the figures")
     options = parser.parse_args()
     place = Workspace(options.workspace)
     chosen = options.model or place.models()[-1]

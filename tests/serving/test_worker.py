@@ -189,6 +189,26 @@ def test_a_full_queue_refuses_and_takes_nothing(workspace):
         running.submit(Inbox(), [order(3)])
 
 
+def test_a_cancelled_score_is_not_computed_and_leaves_nothing(workspace):
+    models = Models(workspace, ServeConfig())
+    with models.use("a") as served:
+        running = served.running
+        request, scored = running.score([[5] * 2000] * 500, 1)
+        scored.cancel()  # as the event loop does when the client goes away
+        running.cancel(request)
+        assert running.scores == set()
+        assert running.engine.replies == {}
+        inbox = Inbox()
+        running.submit(inbox, [order(3)])
+        assert finished(inbox) <= 3
+        for _ in range(100):
+            if running.load == (0, 0):
+                break
+            time.sleep(0.05)
+        assert running.load == (0, 0)
+    models.close()
+
+
 def test_when_the_models_process_dies_its_answers_fail_and_the_next_request_starts_another(workspace):
     models = Models(workspace, ServeConfig())
     with models.use("a") as served:

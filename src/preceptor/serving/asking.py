@@ -147,10 +147,10 @@ class Flow:
 
     def cancel(self) -> None:
         """Free the rows of what is not complete."""
-        if self.scored is not None:
-            self.scored.cancel()
         for request in self.requests:
             self.served.running.cancel(request)
+        if self.scored is not None:
+            self.scored.cancel()
 
     async def _next(self) -> list[Piece]:
         """All pieces that have arrived, joined per answer; waits for the first."""

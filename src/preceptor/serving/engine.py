@@ -26,7 +26,7 @@ class Engine:
     def __init__(self) -> None:
         ours, theirs = socketpair()
         with theirs:
-            command = [sys.executable, "-m", "preceptor.serving.process", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "preceptor.serving.process", str(theirs.fileno())]
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self.connection = Connection(ours.detach())
         self.sending, self.lock = threading.Lock(), threading.Lock()
@@ -63,6 +63,11 @@ class Engine:
             self.replies[number] = future
         return number, future
 
+    def forget(self, number: int) -> None:
+        """Nobody waits for the reply under this number any more."""
+        with self.lock:
+            self.replies.pop(number, None)
+
     def send(self, *message: Any) -> None:
         try:
             with self.sending:
@@ -97,6 +102,7 @@ class Engine:
             settle(future, Broken(LOST))
         for model in list(self.models.values()):
             model.lose()
+        self.process.wait()
 
 
 def settle(future: Future, result: Any) -> None:
@@ -150,7 +156,7 @@ class Running:
             self._check(1)
             request, future = self.engine.expect()
             self.scores.add(request)
-        future.add_done_callback(lambda _: self.scores.discard(request))
+        future.add_done_callback(lambda done: done.cancelled() or self.scores.discard(request))
         self.engine.send("score", self.number, request, texts, top)
         return request, future
 
@@ -160,6 +166,7 @@ class Running:
             wanted = self.asked.pop(request, None) is not None or request in self.scores
             self.scores.discard(request)
         if wanted:
+            self.engine.forget(request)
             with suppress(Broken):  # then it is gone, and the rows with it
                 self.engine.send("cancel", self.number, request)
 
