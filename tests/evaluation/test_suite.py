@@ -96,6 +96,18 @@ def test_a_failure_is_tried_again(data, tmp_path):
     assert run_suite(Scripted(), "quick", data, tmp_path, tasks=[task(measure=moody)])[0].value == 1.5
 
 
+def test_a_figure_whose_judge_failed_is_shown_and_measured_again(data, tmp_path):
+    asked = []
+
+    def judged(subject, paths, settings):
+        asked.append(1)
+        return [replace(mean("m", [1.0, None]), passing=len(asked) == 1)], []
+
+    for wanted in (1, 2, 2):
+        assert run_suite(Scripted(), "quick", data, tmp_path, tasks=[task(measure=judged)])[0].missing == 1
+        assert len(asked) == wanted
+
+
 class Killed(BaseException):
     pass
 

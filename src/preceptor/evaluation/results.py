@@ -12,13 +12,15 @@ from preceptor.statistics.preference import mean_interval, rate_interval
 class Figure:
     """One number of one task. `missing` counts items whose score could not be had; they are in no average.
 
-    `interval` is None when nothing could be scored. `note` is a limitation to print beside the number.
+    `interval` is None when nothing could be scored. `note` is a limitation to print beside the number. `passing`: a
+    judge failed in a way that may pass (a time-out, say), so that the figure is shown but not kept for the next run.
     """
 
     metric: str
     interval: Interval | None
     missing: int = 0
     note: str = ""
+    passing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

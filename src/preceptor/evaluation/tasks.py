@@ -159,7 +159,7 @@ def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -
         figures = truthfulness.figures(judge, asked, said, f"judge: {judge.name} {judge.version}, {judge.hash[:12]}")
         if judge.name == "endpoint" and failed:
             counts = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
-            figures = [replace(figure, note=f"{figure.note}; no verdict: {counts}") for figure in figures]
+            figures = [replace(figure, note=f"{figure.note}; no verdict: {counts}", passing=True) for figure in figures]
         found += [replace(figure, metric=f"{figure.metric}, {judge.name}") for figure in figures]
     return with_missing(found, len(drawn) - len(asked)), _shown([question.text for question in asked], said)
 
@@ -256,7 +256,7 @@ def _depth(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
     note = f"judge: {judge.name} {judge.version}{counts}"
     if not settings.get("verdicts"):
         note += "; its error against people was not measured"
-    return [replace(figure, note=note) for figure in found], cases
+    return [replace(figure, note=note, passing=bool(reasons)) for figure in found], cases
 
 
 def _diversity(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
