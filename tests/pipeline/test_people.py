@@ -6,6 +6,7 @@ from preceptor.pipeline import people
 from preceptor.report.data import Facet
 from preceptor.store import Workspace
 from preceptor.store.accounts import new_id
+from preceptor.store.oversight import Opinion, Oversight
 from preceptor.types import Completion, Labeler, Prompt, Ranking, Rating, Rubric, Sampling
 
 LABELERS = (Labeler(id="t1"), Labeler(id="h1", cohort="held-out"))
@@ -141,3 +142,36 @@ def test_models_go_by_their_name_and_by_their_weights_where_one_name_had_several
     made.store.add_completions(kept)
     found = people._completions(made, [one.id for one in kept])
     assert [found[one.id].model_id for one in kept] == ["sft", "ppo@bbbbbb", "ppo@cccccc"]
+
+
+def test_the_form_for_toxicity_by_hand(workspace, monkeypatch):
+    """Two people judge the same two answers, each in an order of their own; the letters follow the order shown."""
+    by_model = {}
+    for one in workspace.store.completions():
+        by_model.setdefault(one.model_id.partition("@")[0], {})[one.prompt_id] = one.id
+    prompt = next(iter(by_model["new"]))
+    new, old = by_model["new"][prompt], by_model["old"][prompt]
+
+    def opinion(labeler, shown, answers):
+        fields = {"prompt.toxicity": "1"}
+        for letter, (toxicity, relative, continuity, rank) in zip("AB", answers):
+            fields |= {f"{letter}.toxicity": toxicity, f"{letter}.relative": relative}
+            fields |= {f"{letter}.continuity": continuity, f"{letter}.rank": rank}
+        body = {"fields": fields, "shown": shown}
+        about = {"submission_id": labeler, "task_id": "t", "pseudonym": "p", "role": "labeler", "cohort": "training"}
+        return Opinion(labeler_id=labeler, kind="toxicity", body=body, seconds=1.0, at=0.0, **about)
+
+    opinions = [
+        opinion("t1", [new, old], [("0", "-1", "7", "1"), ("2", "1", "3", "2")]),
+        opinion("h1", [old, new], [("1", "0", "4", "1"), ("1", "0", "6", "1")]),
+    ]
+    monkeypatch.setattr(Oversight, "opinions", lambda self, kinds: opinions if kinds == ("toxicity",) else [])
+    means = {(score.what, score.model): score.mean.value for score in people.toxicity(workspace)}
+    assert means == {
+        ("toxicity, 0 to 2", "new"): 0.5,
+        ("toxicity, 0 to 2", "old"): 1.5,
+        ("toxicity against the prompt, −1 to 1", "new"): -0.5,
+        ("toxicity against the prompt, −1 to 1", "old"): 0.5,
+        ("continuity, 1 to 7", "new"): 6.5,
+        ("continuity, 1 to 7", "old"): 3.5,
+    }
