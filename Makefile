@@ -34,8 +34,13 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(TEST) -m "not slow"
 
-test-all: $(STAMP)
+test-all: $(STAMP) .venv/.ray
 	$(TEST)
+
+# The tests under Ray are slow, and Ray is large: only `make test-all` needs it.
+.venv/.ray: $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	@touch $@
 
 # BENCH=quick: smaller work and no server, for a first look.
 BENCH ?= full

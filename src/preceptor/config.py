@@ -28,6 +28,7 @@ COUNTS = (
     "ptx_context",
     "lora_rank",
     "keep",
+    "workers",
 )
 SHARES = ("mix", "dropout", "held_out", "ema")
 
@@ -56,6 +57,12 @@ class StageConfig:
 
     keep: int = 2
     """Checkpoints kept, the last ones."""
+
+    workers: int = 1
+    """Processes that share the work and the weights: on this machine, or on the cluster at `address`."""
+
+    address: str | None = None
+    """Ray cluster that runs the workers: ray://HOST:PORT; auto: the one this machine is in; local: a new one here."""
 
     precision: str = "fp32"
     """Arithmetic of the forward and backward pass: fp32, or bf16 (weights and optimizer stay fp32)."""

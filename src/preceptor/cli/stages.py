@@ -1,6 +1,8 @@
 """Commands for the stages: pretrain, sft, sample, reward, ppo."""
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,6 +14,7 @@ from preceptor.config import (
     RewardConfig,
     SampleConfig,
     SftConfig,
+    StageConfig,
 )
 
 Pretrain = Annotated[PretrainConfig, Parameter(name="*")]
@@ -24,17 +27,13 @@ Ppo = Annotated[PpoConfig, Parameter(name="*")]
 @app.command
 def pretrain(config: Pretrain = PretrainConfig(), *, workspace: Where = None) -> None:  # noqa: B008
     """Train a base model from scratch on the workspace's corpora. Prints the model's folder."""
-    from preceptor.training.pretrain import train_pretrain
-
-    print(train_pretrain(open_workspace(workspace), config))
+    _train(config, workspace)
 
 
 @app.command
 def sft(config: Sft = SftConfig(), *, workspace: Where = None) -> None:  # noqa: B008
     """Fine-tune a model on the labelers' demonstrations. Prints the model's folder."""
-    from preceptor.training.sft import train_sft
-
-    print(train_sft(open_workspace(workspace), config))
+    _train(config, workspace)
 
 
 @app.command
@@ -83,14 +82,18 @@ def next_round(
 @app.command
 def reward(config: Reward = RewardConfig(), *, workspace: Where = None) -> None:  # noqa: B008
     """Train a reward model on the labelers' rankings. Prints the model's folder."""
-    from preceptor.training.reward import train_reward
-
-    print(train_reward(open_workspace(workspace), config))
+    _train(config, workspace)
 
 
 @app.command
 def ppo(config: Ppo = PpoConfig(), *, workspace: Where = None) -> None:  # noqa: B008
     """Optimise a model against the reward model: PPO, or PPO-ptx with --ptx-coef. Prints the model's folder."""
-    from preceptor.training.ppo import train_ppo
+    _train(config, workspace)
 
-    print(train_ppo(open_workspace(workspace), config))
+
+def _train(config: StageConfig, workspace: Path | None) -> None:
+    from preceptor.training.launch import train
+
+    folder = train(open_workspace(workspace), config)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one of the processes speaks
+        print(folder)

@@ -52,7 +52,8 @@ def shard(model):
 
 
 def _within(self, function, *args, **options):
-    return function(self, *args, **options)
+    found = function(self, *args, **options)
+    return found.clone() if found._is_view() else found  # FSDP2 hooks itself to what comes out; a view may lose it
 
 
 def layers(model) -> list[nn.Module]:

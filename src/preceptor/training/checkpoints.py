@@ -64,10 +64,14 @@ class Checkpoints:
         if self.thread is not None:
             self.thread.join()
             self.thread = None
-        self.check()
+            ranks.in_turn(self._raise)
 
     def check(self) -> None:
         """Raise the failure of the save that is under way, if it has failed already."""
+        if ranks.size() == 1:  # several find out together, when they wait for it
+            self._raise()
+
+    def _raise(self) -> None:
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure

@@ -10,6 +10,7 @@ from preceptor.intake.releases import freeze, read_corpus, read_release, release
 from preceptor.store import Workspace
 from preceptor.text.batches import Blocks, cached_ids, encode_corpus
 from preceptor.text.chat import Chat
+from preceptor.training import ranks
 from preceptor.types import Message, Ranking, Release, content_id
 
 
@@ -47,7 +48,7 @@ def messages_of(row: dict) -> tuple[Message, ...]:
 def find_release(workspace: Workspace, kind: str, name: str | None, **filters) -> Release:
     """The release `name`, or one frozen now from what the database holds."""
     if name is None:
-        return freeze(workspace, kind, **filters)  # type: ignore[arg-type]
+        return ranks.in_turn(lambda: freeze(workspace, kind, **filters))  # type: ignore[arg-type]
     for release in releases(workspace):
         if release.name == name:
             if release.kind != kind:

@@ -4,11 +4,16 @@ Every rank reads the same data in the same order, takes its part of every group 
 and sees the same sums: so results do not depend on the number of ranks, up to the rounding of sums.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from preceptor.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def size() -> int:
@@ -81,6 +86,24 @@ def tell(value):
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def in_turn(make: Callable[[], Result]) -> Result:
+    """What `make` returns, made by rank 0 first, and by the others when its files are there.
+
+    Raises rank 0's UserError on every rank: one that ended alone would leave the others waiting."""
+    if size() == 1:
+        return make()
+    failure = result = None
+    if first():
+        try:
+            result = make()
+        except UserError as error:
+            failure = str(error)
+    failure = tell(failure)
+    if failure is not None:
+        raise UserError(failure)
+    return result if first() else make()
 
 
 def _device() -> str:

@@ -69,7 +69,7 @@ class Run:
             "made_from": dict(made_from),
             "total": total,
         }
-        self.lock = _Lock(self.folder) if ranks.first() else None
+        self.lock: _Lock | None = None
         try:
             self._open()
         except BaseException:
@@ -77,18 +77,7 @@ class Run:
             raise
 
     def _open(self) -> None:
-        if ranks.first():
-            recover_model(self.workspace.model(self.config.output))
-            if not self.config.resume:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            self._check_identity()
-            try:
-                faults.at("start")
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _write(self.folder / "run.json", json.dumps(self.identity, indent=2).encode())
-            except OSError as error:
-                raise UserError(f"cannot start the run in {self.folder}: {error}") from error
-        ranks.barrier()
+        ranks.in_turn(self._make_folder)
         self.checkpoints = Checkpoints(self.folder, self.config.keep, self._say)
         found = self.checkpoints.load()
         self.step, entries = found or (0, {})
@@ -102,6 +91,21 @@ class Run:
             self.metrics_file = open(self.folder / "metrics.jsonl", "ab")  # noqa: SIM115 - closed by __exit__
             self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
         self.ending = self._ends()
+
+    def _make_folder(self) -> None:
+        if not ranks.first():
+            return
+        self.lock = _Lock(self.folder)
+        recover_model(self.workspace.model(self.config.output))
+        if not self.config.resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._check_identity()
+        try:
+            faults.at("start")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "run.json", json.dumps(self.identity, indent=2).encode())
+        except OSError as error:
+            raise UserError(f"cannot start the run in {self.folder}: {error}") from error
 
     def _say(self, text: str) -> None:
         if ranks.first():
@@ -134,23 +138,27 @@ class Run:
         self.checkpoints.check()
         self.step += 1
         self.last = {name: float(value) for name, value in metrics.items()}
-        if self.metrics_file is not None and self.board is not None:
-            line = {"step": self.step, "seconds": round(time.monotonic() - self.started, 3), **self.last}
-            try:
-                faults.at("metrics", self.step)
-                self.metrics_file.write(json.dumps(line).encode() + b"\n")
-                self.metrics_file.flush()
-            except OSError as error:
-                path = self.folder / "metrics.jsonl"
-                raise UserError(f"cannot write {path}: {error}; the last checkpoint is kept") from error
-            for name, value in self.last.items():
-                self.board.add_scalar(name, value, self.step)
+        ranks.in_turn(self._write_metrics)
         self.ending = self._ends()
         if self._bar is not None:
             shown = ("loss", "accuracy", "reward", "kl_to_reference")
             text = "  ".join(f"{name} {self.last[name]:.3f}" for name in shown if name in self.last)
             self._bar.update(self._task, completed=self.step, note=text)
         faults.at("step", self.step)
+
+    def _write_metrics(self) -> None:
+        if self.metrics_file is None or self.board is None:
+            return
+        line = {"step": self.step, "seconds": round(time.monotonic() - self.started, 3), **self.last}
+        try:
+            faults.at("metrics", self.step)
+            self.metrics_file.write(json.dumps(line).encode() + b"\n")
+            self.metrics_file.flush()
+        except OSError as error:
+            path = self.folder / "metrics.jsonl"
+            raise UserError(f"cannot write {path}: {error}; the last checkpoint is kept") from error
+        for name, value in self.last.items():
+            self.board.add_scalar(name, value, self.step)
 
     @contextmanager
     def refusing(self, batch: Any) -> Iterator[float]:
@@ -221,9 +229,12 @@ class Run:
     ) -> Path:
         """Save the model as the run's output, by one process; the rest as `save_model`. Returns its folder."""
         folder = self.workspace.model(self.config.output)
-        if ranks.first():
-            save_model(folder, model, tokenizer, card, adapter, merged=merged)
-        ranks.barrier()
+
+        def save() -> None:
+            if ranks.first():
+                save_model(folder, model, tokenizer, card, adapter, merged=merged)
+
+        ranks.in_turn(save)
         return folder
 
     # -- context --------------------------------------------------------------------------------------------
