@@ -11,7 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 aten = torch.ops.aten
 # What may mix devices: copies by their nature, and the indices of an indexing operation.
@@ -125,6 +125,13 @@ def pretended_gpu():
         yield gpu
 
 
+class Pretend(_DummyBackendModule):
+    """What torch asks of a device's module."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+
 def register() -> None:
     """Tell torch of the device, for the rest of this process."""
-    _setup_privateuseone_for_python_backend("pretend")
+    _setup_privateuseone_for_python_backend("pretend", backend_module=Pretend())
