@@ -118,6 +118,14 @@ class Checkpoints:
         path = ranks.tell(str(self._last() or "") if ranks.first() else None)
         if not path:
             return None
+        try:
+            return self._read(path)
+        except (*FAILURES, ValueError, KeyError, TypeError) as error:  # its sums are right, so it was written like this
+            raise UserError(
+                f"cannot read the checkpoint {path}: {_reason(error)}; remove it, and the one before it is used"
+            ) from error
+
+    def _read(self, path: str) -> tuple[int, dict[str, Any]]:
         entries = json.loads((Path(path) / STATE).read_text())
         wanted: dict[str, Tensor] = {}
         state = _unpack(entries["state"], wanted)

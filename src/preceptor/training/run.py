@@ -201,7 +201,10 @@ class Run:
         path = self.folder / "run.json"
         if not path.is_file():
             return
-        before = json.loads(path.read_text())
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is damaged; start the run anew with --no-resume") from error
         if before == json.loads(json.dumps(self.identity)):
             return
         changes = [
