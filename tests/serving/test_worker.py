@@ -92,6 +92,7 @@ def test_scores_are_the_models_log_probabilities(folder, tokenizer):
         logprobs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
     scored = score_tokens(model, tokens, 3)
     assert len(scored) == len(tokens) - 1
+    assert score_tokens(model, tokens[:1], 3) == []
     for place, (logprob, top) in enumerate(scored):
         assert logprob == pytest.approx(float(logprobs[place, tokens[place + 1]]), abs=1e-4)
         assert [token for token, _ in top] == logprobs[place].topk(3).indices.tolist()

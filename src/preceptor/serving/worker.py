@@ -251,6 +251,8 @@ class Worker:
 @torch.inference_mode()
 def score_tokens(model: PreTrainedModel, tokens: Sequence[int], top: int) -> list[tuple[float, list]]:
     """For tokens 2, 3, ...: the log-probability in nats given those before, and the `top` likeliest with theirs."""
+    if len(tokens) < 2:
+        return []
     ids = torch.tensor([list(tokens)], device=model.device)
     hidden = hidden_states(model, ids)[0, :-1]
     size = max(1, CHUNK // model.config.get_text_config().vocab_size)
