@@ -64,6 +64,7 @@ def test_two_processes_make_the_loss_curve_of_one(stages, workspace, another):
         near(workspace.model(stage), whole)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_goes_on_in_one_and_in_two_and_of_one_in_two(workspace, another):
     """And of two in three, whose parts are cut elsewhere."""
     stage, changes = "ppo-ptx", SMALL["ppo-ptx"]
@@ -91,6 +92,7 @@ def test_a_mistake_or_a_refused_step_is_told_by_every_rank(workspace):
     assert not workspace.model("other").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_started_again_from_the_last_checkpoint(workspace, another, tmp_path, monkeypatch):
     settings = {"model": "base", "epochs": 3, "batch": 8, "lr": 1e-4, "output": "out"}
     whole = train(another, SftConfig(**settings))
