@@ -65,7 +65,7 @@ class StageConfig:
     """Ray cluster that runs the workers: ray://HOST:PORT; auto: the one this machine is in; local: a new one here."""
 
     precision: str = "fp32"
-    """Arithmetic of the forward and backward pass: fp32, or bf16 (weights and optimizer stay fp32)."""
+    """Matrix products: fp32, or bf16, PPO's rollouts and scores included (weights and optimizer stay fp32)."""
 
     attention: str = "sdpa"
     """Attention kernels of training: sdpa (torch's own), eager, flash_attention_2 (a GPU and flash-attn are needed)."""

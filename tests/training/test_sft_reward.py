@@ -234,15 +234,16 @@ def test_ties_only_give_0_and_no_nan(tmp_path):
     assert torch.equal(gradient(model), torch.zeros_like(gradient(model)))
 
 
-def test_k_answers_need_k_passes(tmp_path):
+def test_k_answers_and_their_prompt_are_computed_once(tmp_path):
     model = scalar_from_policy(save(tmp_path / "m"), 1)
-    rows = []
+    tokens = []
     model.base_model.register_forward_pre_hook(
-        lambda module, args, options: rows.append(len(options["input_ids"])), with_kwargs=True
+        lambda module, args, options: tokens.append(options["input_ids"].numel()), with_kwargs=True
     )
     learn_rankings(model, RANKED, 1, RewardConfig(micro_batch=2))
-    assert sum(rows) == 3 + 2 + 2 + 4  # and not twice the number of pairs
-    assert len(rows) == 2
+    once = sum(len(ranking.prompt) + sum(map(len, ranking.answers)) for ranking in RANKED)
+    assert sum(tokens) == once  # and not the prompt K times, or K - 1 times every answer
+    assert len(tokens) == 2
 
 
 def test_a_run_on_ties_only_is_refused(workspace):

@@ -19,6 +19,7 @@ from transformers import (
 
 from preceptor.errors import UserError
 from preceptor.models.adapters import CONFIG, Adapter, merge, put_adapter, read_adapter
+from preceptor.models.attention import install
 from preceptor.models.save import lineage, read_card
 
 BIAS = "preceptor_bias"  # config key of a reward model: added to every score
@@ -86,6 +87,7 @@ def load_policy(
             setattr(config, name, 0.0)
     model = _from_pretrained(AutoModelForCausalLM, source, config, attention)
     model.to(device or best_device()).eval()
+    install(model)
     check_projection(model)
     return model
 
@@ -97,7 +99,9 @@ def load_scalar(source: str | Path, device: torch.device | None = None, *, atten
     if config.num_labels != 1:
         raise UserError(f"{source} has {config.num_labels} labels; a reward model has one")
     model = _from_pretrained(AutoModelForSequenceClassification, source, config, attention)
-    return model.to(device or best_device()).eval()
+    model.to(device or best_device()).eval()
+    install(model)
+    return model
 
 
 def scalar_from_policy(
@@ -121,7 +125,9 @@ def scalar_from_policy(
         if model.score.bias is not None:
             model.score.bias.zero_()
     setattr(model.config, BIAS, 0.0)
-    return model.to(device or best_device()).eval()
+    model.to(device or best_device()).eval()
+    install(model)
+    return model
 
 
 def read_config(source: str | Path):

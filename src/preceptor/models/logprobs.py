@@ -1,8 +1,11 @@
 """What a model says of given tokens: log-probabilities of answers, scores of sequences. No [B, T, V] tensor of floats.
 
 Shape legend: B  rows, S  tokens of prompt and answer, T  tokens of the longest answer, D  model width, V  vocabulary.
-Rows are padded at the right; attention is causal, so padding is never seen and needs no mask.
+Rows come padded at the right. Attention is causal, so padding is never seen and needs no mask; where the model's
+attention allows it (`attention.packs`) the rows go through the model without their padding.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from preceptor.errors import UserError
+from preceptor.models.attention import packed_states, packs, row_layout, shared_layout
 from preceptor.models.load import BIAS
 from preceptor.models.shard import gathered
+from preceptor.text.batches import pad_right
 
 CHUNK = 2**22  # logits held at once: rows x vocabulary
 
@@ -19,6 +24,21 @@ CHUNK = 2**22  # logits held at once: rows x vocabulary
 def hidden_states(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """Last hidden states [B, S, D] of the model's body, causal, without padding mask."""
     return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def states_at(model: PreTrainedModel, ids: Tensor, lengths: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    """Last hidden states [M, D] of the tokens at (rows, places) [M] of ids [B, S], of which `lengths` [B] are looked
+    at: a row's tokens from there on are not computed."""
+    listed = lengths.tolist()
+    if not packs(model, max(listed)):
+        return hidden_states(model, ids)[rows, places]
+    ids = ids[:, : max(listed)]
+    if min(listed) == max(listed):
+        return hidden_states(model, ids)[rows, places]
+    columns = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
+    real = columns < lengths[:, None]
+    states = packed_states(model, ids[real], columns[real], row_layout(listed, ids.device))
+    return states[(lengths.cumsum(0) - lengths)[rows] + places]
 
 
 def project(model: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -82,11 +102,11 @@ def answer_logprobs(
     model: PreTrainedModel, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Tensor:
     """Log-probability of each answer token [B, T], 0 at padding; ids [B, S], mask [B, T] of `answer_mask`."""
-    hidden = hidden_states(model, ids)
-    at = prompt_lengths[:, None] + torch.arange(mask.shape[1], device=ids.device)  # place of each answer token
     rows, columns = mask.nonzero(as_tuple=True)
-    places = at[rows, columns]
-    chosen = selected_logprobs(model, hidden[rows, places - 1], ids[rows, places], temperature)
+    places = prompt_lengths[rows] + columns  # of each answer token
+    before = prompt_lengths + mask.sum(-1).long() - 1  # nothing follows from an answer's last token
+    states = states_at(model, ids, before, rows, places - 1)
+    chosen = selected_logprobs(model, states, ids[rows, places], temperature)
     return torch.zeros_like(mask).index_put((rows, columns), chosen)
 
 
@@ -100,21 +120,52 @@ def sequence_logprobs(model: PreTrainedModel, blocks: Tensor) -> Tensor:
 
 def token_scores(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """A scalar model's score after every token, its normalising bias included: ids [B, S] -> [B, S], fp32."""
-    hidden = hidden_states(model, ids)
-    head: nn.Module = model.score
-    return head(hidden)[..., 0].float() + getattr(model.config, BIAS, 0.0)
+    return read_scores(model, hidden_states(model, ids))
 
 
 @gathered
 def final_scores(model: PreTrainedModel, ids: Tensor, lengths: Tensor) -> Tensor:
     """The score of each row, read at its last real token: ids [B, S], lengths [B] -> [B]."""
-    hidden = hidden_states(model, ids)[torch.arange(len(ids), device=ids.device), lengths - 1]
-    return model.score(hidden)[..., 0].float() + getattr(model.config, BIAS, 0.0)
+    rows = torch.arange(len(ids), device=ids.device)
+    return read_scores(model, states_at(model, ids, lengths, rows, lengths - 1))
+
+
+@gathered
+def shared_scores(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]], pad: int
+) -> Tensor:
+    """The score of every answer to every prompt, as ids, prompt by prompt: [number of answers].
+
+    The prompt of several answers is computed once where the model's attention allows it.
+    """
+    rows = [[*prompt, *answer] for prompt, group in zip(prompts, answers) for answer in group]
+    device = model.device
+    if not packs(model, max(map(len, rows))) or min(map(len, prompts)) == 0:
+        ids, lengths = (tensor.to(device) for tensor in pad_right(rows, pad))
+        return read_scores(model, states_at(model, ids, lengths, torch.arange(len(ids), device=device), lengths - 1))
+    flat = [token for prompt in prompts for token in prompt]
+    places = [place for prompt in prompts for place in range(len(prompt))]
+    last: list[int] = []
+    for prompt, group in zip(prompts, answers):
+        for answer in group:
+            flat.extend(answer)
+            places.extend(range(len(prompt), len(prompt) + len(answer)))
+            last.append(len(flat) - 1)
+    layout = shared_layout([len(prompt) for prompt in prompts], [[len(a) for a in group] for group in answers], device)
+    states = packed_states(model, torch.tensor(flat, device=device), torch.tensor(places, device=device), layout)
+    return read_scores(model, states[torch.tensor(last, device=device)])
+
+
+def read_scores(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The scalar head on last hidden states [..., D], its normalising bias included: [...], fp32."""
+    head: nn.Module = model.score
+    return head(hidden)[..., 0].float() + getattr(model.config, BIAS, 0.0)
 
 
 @gathered
 def answer_values(model: PreTrainedModel, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> Tensor:
     """Values [B, T]: the score of the state before each answer token, 0 at padding."""
-    scores = token_scores(model, ids)
-    before = prompt_lengths[:, None] - 1 + torch.arange(mask.shape[1], device=ids.device)
-    return scores.gather(1, before.clamp(max=ids.shape[1] - 1)) * mask
+    rows, columns = mask.nonzero(as_tuple=True)
+    before = prompt_lengths + mask.sum(-1).long() - 1
+    states = states_at(model, ids, before, rows, prompt_lengths[rows] + columns - 1)
+    return torch.zeros_like(mask).index_put((rows, columns), read_scores(model, states))

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from preceptor.errors import UserError
+from preceptor.models.attention import NAME
 from preceptor.models.logprobs import project
 from preceptor.rollout.cache import SlotCache, column_mask, states_of
 from preceptor.rollout.draw import draw, uniforms
@@ -40,7 +41,8 @@ class RunningBatch:
         self.model, self.pad = model, pad
         self.context = getattr(config, "max_position_embeddings", None)
         self.capacity = rows
-        self.cache = SlotCache(config.num_hidden_layers, rows, columns)
+        on_cpu = model.device.type == "cpu" and config._attn_implementation == NAME
+        self.cache = SlotCache(config.num_hidden_layers, rows, columns, torch.float32 if on_cpu else None)
         # The mask below lets a token see all that came before it. A window that is wider than any row changes nothing;
         # a narrower one would.
         sliding = any("sliding" in kind for kind in getattr(config, "layer_types", None) or [])

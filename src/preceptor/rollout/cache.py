@@ -19,10 +19,10 @@ class SlotLayer(CacheLayerMixin):
         self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, columns = self.cache.rows, self.cache.columns
-        self.keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
-        self.values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
-        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+        rows, columns, dtype = self.cache.rows, self.cache.columns, self.cache.dtype or key_states.dtype
+        self.keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3], dtype=dtype)
+        self.values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3], dtype=dtype)
+        self.dtype, self.device, self.is_initialized = dtype, key_states.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Write one step's or one prefill's states at the cache's place; return all columns up to its end."""
@@ -45,10 +45,11 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """`layers` layers of room for `rows` rows of `columns` tokens; rows 0..active-1 are in use."""
+    """`layers` layers of room for `rows` rows of `columns` tokens; rows 0..active-1 are in use. `dtype`: of keys and
+    values; the model's own when None."""
 
-    def __init__(self, layers: int, rows: int, columns: int):
-        self.rows, self.columns = rows, columns
+    def __init__(self, layers: int, rows: int, columns: int, dtype: torch.dtype | None = None):
+        self.rows, self.columns, self.dtype = rows, columns, dtype
         self.column = 0
         self.active = 0
         super().__init__(layers=[SlotLayer(self) for _ in range(layers)])

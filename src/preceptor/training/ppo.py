@@ -166,7 +166,7 @@ def act(
     )
     first, end = ranks.span(len(places))
     chosen = [prompts[place] for place in places[first:end]]
-    with whole(policy) as actor, masked_attention(actor):
+    with whole(policy) as actor, masked_attention(actor), autocast(config.precision, policy.device):
         options = {"stop": frozenset([chat.eos]), "first_number": first}
         if engine is None:
             answers = generate(actor, chosen, sampling, pad=chat.pad, batch=config.batch, **options)
@@ -198,7 +198,8 @@ def assess(
     With `recompute_logprobs` the policy's log-probabilities are made in the very micro-batches, and the precision, in
     which `learn` will make them first: so the ratio is exactly 1 there, and differs later only because of learning.
     """
-    scores = score_episodes(reward, episodes, pad, eos) * faults.at("rollout", iteration + 1)
+    with autocast(config.precision, reference.device):
+        scores = score_episodes(reward, episodes, pad, eos) * faults.at("rollout", iteration + 1)
     longest = max(len(episode.answer_tokens) for episode in episodes)
     shape = (len(episodes), longest)
     mask, logprobs, ref_logprobs, values = (torch.zeros(shape) for _ in range(4))
@@ -208,14 +209,11 @@ def assess(
             logprobs[place, : len(episode.logprobs)] = torch.tensor(episode.logprobs)
     everything = [list(range(len(episodes)))]
     steps = minibatches(len(episodes), config, iteration, 0) if config.recompute_logprobs else everything
-    # The engine acts in fp32; the reference is compared with whichever log-probabilities are the policy's.
-    precision = config.precision if config.recompute_logprobs else "fp32"
     for places, live in (group for step in steps for group in micro_batches(episodes, step, config)):
         ids, prompts, part = _tensors([episodes[p] for p in places], pad, reference.device)
         width = part.shape[1]
         with autocast(config.precision, reference.device):
             values[places, :width] = answer_values(value, ids, prompts, part).cpu() * live
-        with autocast(precision, reference.device):
             known = answer_logprobs(reference, ids, prompts, part, config.temperature)
             ref_logprobs[places, :width] = known.cpu() * live
             if config.recompute_logprobs:
@@ -322,10 +320,11 @@ def ppo_gradient(
         )
         with autocast(config.precision, policy.device):
             logprobs = answer_logprobs(policy, ids, prompts, mask, config.temperature)
-            values = answer_values(value, ids, prompts, mask)
         policy_loss, ratio = ppo_policy_loss(logprobs, old, advantages, mask, tokens, config.clip)
+        (policy_loss * scale).backward()  # before the value model's pass: one model's activations at a time
+        with autocast(config.precision, policy.device):
+            values = answer_values(value, ids, prompts, mask)
         value_loss = ppo_value_loss(values, old_values, returns, mask, tokens, config.value_clip)
-        (policy_loss * scale).backward()
         (value_loss * scale).backward()
         with torch.no_grad():
             beyond = ((ratio - 1).abs() > config.clip).float()

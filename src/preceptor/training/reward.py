@@ -17,7 +17,7 @@ from preceptor.errors import UserError
 from preceptor.losses import ranking_loss
 from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
 from preceptor.models.load import BIAS, context_length, load_tokenizer, scalar_from_policy
-from preceptor.models.logprobs import final_scores
+from preceptor.models.logprobs import final_scores, shared_scores
 from preceptor.models.save import count_parameters, lineage
 from preceptor.models.shard import shard, whole
 from preceptor.statistics.reliability import labeler_weights
@@ -116,9 +116,8 @@ def learn_rankings(
     for group in by_length([max(map(len, ranking.rows)) for ranking in batch], config.micro_batch * ranks.size()):
         places, live = ranks.share(group)
         part = [batch[place] for place in places]
-        ids, lengths = pad_right([row for ranking in part for row in ranking.rows], pad)
         with autocast(config.precision, model.device):
-            scores = final_scores(model, ids.to(model.device), lengths.to(model.device))
+            scores = shared_scores(model, [r.prompt for r in part], [r.answers for r in part], pad)
         better, worse, weight = pair_places(part, model.device)
         partial = ranking_loss(scores, better, worse, weight, len(batch))
         (partial * (live * ranks.size() * poison)).backward()  # sharded gradients are means over the ranks
