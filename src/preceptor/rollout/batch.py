@@ -41,8 +41,9 @@ class RunningBatch:
         self.model, self.pad = model, pad
         self.context = getattr(config, "max_position_embeddings", None)
         self.capacity = rows
-        on_cpu = model.device.type == "cpu" and config._attn_implementation == NAME
-        self.cache = SlotCache(config.num_hidden_layers, rows, columns, torch.float32 if on_cpu else None)
+        lower = model.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        wide = torch.float32 if lower and config._attn_implementation == NAME else None  # see `attention.attend`
+        self.cache = SlotCache(config.num_hidden_layers, rows, columns, wide)
         # The mask below lets a token see all that came before it. A window that is wider than any row changes nothing;
         # a narrower one would.
         sliding = any("sliding" in kind for kind in getattr(config, "layer_types", None) or [])
