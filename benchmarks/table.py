@@ -193,8 +193,8 @@ def equal_work(details: dict) -> list[str]:
     """What went through the transformers per step, and what came out."""
     lines = [
         "Per step: `sequences` and `positions` (padding included) of passes over whole sequences, forward only; a",
-        "prefill is one too. `decode` are passes of one token per row. `loss` is that of the first batch, in fp32,",
-        "before anything is learned; the benchmark stops when the sides' differ.",
+        "prefill is one too, and a packed row is one sequence. `decode` are passes of one token per row. `loss` is",
+        "that of the first batch, in fp32, before anything is learned; the benchmark stops when the sides' differ.",
         "",
         "| what | side | seconds | sequences | positions | decode | loss | peak MiB (after loading) |",
         "|---|---|---|---|---|---|---|---|",

@@ -238,12 +238,15 @@ def test_k_answers_and_their_prompt_are_computed_once(tmp_path):
     model = scalar_from_policy(save(tmp_path / "m"), 1)
     tokens = []
     model.base_model.register_forward_pre_hook(
-        lambda module, args, options: tokens.append(options["input_ids"].numel()), with_kwargs=True
+        lambda module, args, options: tokens.extend(
+            len(part.back) for part in (options["layout"].rows, options["layout"].answers)
+        ),
+        with_kwargs=True,
     )
     learn_rankings(model, RANKED, 1, RewardConfig(micro_batch=2))
     once = sum(len(ranking.prompt) + sum(map(len, ranking.answers)) for ranking in RANKED)
     assert sum(tokens) == once  # and not the prompt K times, or K - 1 times every answer
-    assert len(tokens) == 2
+    assert len(tokens) == 2 * 2  # prompts and answers of two micro-batches
 
 
 def test_a_run_on_ties_only_is_refused(workspace):

@@ -29,6 +29,8 @@ NAME = "preceptor"
 SHORT = 512
 # Rows of a block are at least this share of its longest, less SLACK tokens: fewer blocks cost fewer calls.
 SHARE, SLACK = 0.75, 16
+# Packed rows are filled up to a multiple of this: libraries of matrix products keep code for every shape they have met.
+FILL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,12 @@ def attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None,
 
 
 def _packed(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scaling: float | None) -> Tensor:
-    """query, key, value [H, N, W] -> [H, N, W]."""
+    """query, key, value [H, N, W] -> [H, N, W]; tokens behind those of the layout get 0."""
     tokens = len(layout.rows.back)
+    real = tokens + (len(layout.answers.back) if layout.answers else 0)
+    if real < query.shape[1]:
+        short = _packed(query[:, :real], key[:, :real], value[:, :real], layout, dropout, scaling)
+        return F.pad(short, (0, 0, 0, query.shape[1] - real))
     spread = [_Pad.apply(x[:, :tokens], layout.rows) for x in (query, key, value)]
     outputs, place = [], 0
     for rows, width in layout.rows.shapes:
@@ -218,10 +224,12 @@ def packed_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, layout
     """Last hidden states [N, D] of the packed tokens `ids` [N] at these `positions` [N] of their rows."""
     # A mask that is ready-made is passed on as it is: none is made, and none is looked at.
     ready = torch.empty(1, 1, 1, 1, device=ids.device)
+    tokens, fill = len(ids), -len(ids) % FILL
+    ids, positions = F.pad(ids, (0, fill)), F.pad(positions, (0, fill))
     states = model.base_model(
         input_ids=ids[None], position_ids=positions[None], attention_mask=ready, use_cache=False, layout=layout
     )
-    return states.last_hidden_state[0]
+    return states.last_hidden_state[0, :tokens]
 
 
 @torch.no_grad()
