@@ -12,6 +12,7 @@ M  places in all blocks, padding included.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 
@@ -148,7 +149,7 @@ def attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None,
     if key.shape[1] != query.shape[1]:  # grouped queries
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(device, enabled=False) if on else nullcontext():
         if layout is None:
             return _weigh(query, key, value, None, dropout, scaling).transpose(1, 2), None
         return _packed(query[0], key[0], value[0], layout, dropout, scaling).transpose(0, 1)[None], None
