@@ -82,17 +82,6 @@ class StageConfig:
         for name in SHARES:
             if not 0 <= getattr(self, name, 0.0) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        if getattr(self, "engine", "own") not in ("own", "vllm"):
-            raise UserError(f"engine is {self.engine!r}; choose own or vllm")
-        if getattr(self, "vllm_url", None) and self.engine != "vllm":
-            raise UserError("vllm_url is set without --engine vllm")
-        lora = [name for name in ("lora_alpha", "lora_targets") if getattr(self, name, None) is not None]
-        if getattr(self, "lora_rank", None) is None and (lora or not getattr(self, "lora_merge", True)):
-            raise UserError(f"{(lora or ['lora_merge'])[0]} is set without lora_rank; name a rank, such as 16")
-        if getattr(self, "lora_rank", None) is not None and getattr(self, "matrix_lr", None) is not None:
-            raise UserError("matrix_lr trains whole matrices and lora_rank freezes them; leave one of them out")
-        if (getattr(self, "lora_alpha", None) or 1) <= 0:
-            raise UserError(f"lora_alpha is {self.lora_alpha}; it must be above 0")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must be at least 0")
         temperature = getattr(self, "temperature", 1.0)
@@ -156,6 +145,18 @@ class LoraConfig(StageConfig):
 
     lora_merge: bool = True
     """Save the whole model, its adapter folded in and beside it; off: save the adapter alone."""
+
+    def __post_init__(self) -> None:
+        StageConfig.__post_init__(self)
+        if self.lora_rank is None:
+            plain = {"lora_alpha": self.lora_alpha is None, "lora_targets": self.lora_targets is None}
+            odd = [name for name, unset in (plain | {"lora_merge": self.lora_merge}).items() if not unset]
+            if odd:
+                raise UserError(f"{odd[0]} is set without lora_rank; name a rank, such as 16")
+        elif getattr(self, "matrix_lr", None) is not None:
+            raise UserError("matrix_lr trains whole matrices and lora_rank freezes them; leave one of them out")
+        if self.lora_alpha is not None and self.lora_alpha <= 0:
+            raise UserError(f"lora_alpha is {self.lora_alpha}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -384,6 +385,13 @@ class PpoConfig(LoraConfig):
 
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        LoraConfig.__post_init__(self)
+        if self.engine not in ("own", "vllm"):
+            raise UserError(f"engine is {self.engine!r}; choose own or vllm")
+        if self.vllm_url and self.engine != "vllm":
+            raise UserError("vllm_url is set without --engine vllm")
 
 
 TABLES: dict[str, type] = {
