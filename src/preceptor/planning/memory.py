@@ -184,10 +184,6 @@ def ppo_phases(
     stays = ppo_resident(policy, value, reward, s)
     rows, several = s.share(work.minibatch, micro or work.ppo_micro_batch)
     both = s.gradients(policy, value)
-    gathered = max(s.gathered(policy, training=True), s.gathered(value, training=True))
-    if not s.layout.sharded:  # autocast's copies of both live until their backward
-        gathered = s.gathered(policy, training=True) + s.gathered(value, training=True)
-    activations = s.saved(policy, rows, length) + s.saved(value, rows, length)
     policy_head = max(s.transient(policy, rows, length), s.head(policy, rows * work.answer_tokens))
     phases = [
         Phase("rollout", stays | rollout_parts(policy, s, drawn or -(-work.episodes // s.gpus))),
@@ -197,8 +193,8 @@ def ppo_phases(
             stays
             | {
                 "gradients": both if several else 0.0,
-                "layers at work": gathered,
-                "activations": activations,
+                "layers at work": s.gathered(policy, training=True),
+                "activations": s.saved(policy, rows, length),
                 "logits and transients": policy_head,
             },
         ),
