@@ -11,7 +11,7 @@ from preceptor.intake.export import export_own
 from preceptor.intake.importing import import_prompts, import_rankings
 from preceptor.intake.releases import freeze, read_release
 from preceptor.labelling.events import export_events, import_events
-from preceptor.statistics.agreement import kendall_tau_b, kendall_w, pairwise_agreement
+from preceptor.statistics.agreement import flag_votes, gwet_ac1, kendall_tau_b, kendall_w, pairwise_agreement
 from preceptor.statistics.flags import flag_reliability
 from preceptor.statistics.reliability import bradley_terry_with_reliability
 from preceptor.store import Workspace
@@ -58,7 +58,13 @@ def test_coefficients_and_reliability_are_on_the_page(app, workspace, researcher
     flags = flag_reliability(list(workspace.store.ratings()))
     own = flags[people[0].user.labeler_id]
     assert f"{100 * own.found.low:.0f}–{100 * own.found.high:.0f}, n = {own.found.n}" in page
-    assert "Held-out cohort" in page
+    ratings = list(workspace.store.ratings())
+    trained = [rating for rating in ratings if rating.labeler_id != people[3].user.labeler_id]
+    for group, part in (("Training cohort", trained), ("Guide training-1", ratings), ("Use case not named", ratings)):
+        found = gwet_ac1(flag_votes(part, "fails_task"), draws=500)
+        table = page.split(f"<summary>{group}</summary>")[1].split("</details>")[0]
+        assert f"{found.value:.2f} ".replace("-", "−") + "<span" in table, group
+    assert "<summary>Held-out cohort</summary>" in page
     profile = researcher.open(f"/labelers/{people[2].user.labeler_id}").text
     assert f"{model.reliability[people[2].user.labeler_id].value:.2f} " in profile
 

@@ -84,7 +84,7 @@ class Details:
     """What only the agreement page shows. `spread`: standard deviation of log reliability between labelers."""
 
     coefficients: dict[str, Coefficients] = field(default_factory=dict)
-    flags_by_cohort: dict[str, list[FlagLine]] = field(default_factory=dict)
+    flags_by_group: dict[str, list[FlagLine]] = field(default_factory=dict)
     with_ties: Agreement = NOTHING
     reliability: list[ReliabilityLine] = field(default_factory=list)
     spread: float | None = None
@@ -261,8 +261,8 @@ def details(store: Store, oversight: Oversight) -> Details:
             )
             for group in dict.fromkeys([*ranked, *rated])
         },
-        flags_by_cohort={
-            group: [_flag_line(rated[group], flag) for flag in FLAGS] for group in COHORTS.values() if group in rated
+        flags_by_group={
+            group: [_flag_line(part, flag) for flag in FLAGS] for group, part in rated.items() if part is not ratings
         },
         with_ties=pairwise_agreement_with_ties(people, draws=DRAWS),
         reliability=[
