@@ -1,6 +1,7 @@
 """Run stages one after another in this process, as torchrun starts it: ROOT and a JSON list of [stage, changes]."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def main() -> None:
         try:
             join_group(Workspace(sys.argv[1]), config(**{"output": "out", **settings, **changes}))
         except UserError as error:
-            print(f"rank {dist.get_rank()}: {error}")
+            # One write: `print` makes two under torchrun, and the ranks' lines would run into each other.
+            os.write(sys.stdout.fileno(), f"rank {dist.get_rank()}: {error}\n".encode())
     dist.destroy_process_group()
 
 

@@ -87,7 +87,7 @@ def test_a_mistake_or_a_refused_step_is_told_by_every_rank(workspace):
     said = several(workspace, jobs, **{faults.VARIABLE: "nan@batch:2/1"}).splitlines()
     assert len(said) == 4
     assert sum("seed was 0, is 4" in line for line in said) == 2
-    assert sum("is nan at step 2, so the step was refused" in line for line in said) == 2
+    assert sum("is nan at step 2, so the step was refused" in line for line in said) == 2, said
     assert (workspace.run("other") / "refused-step-2.json").is_file()
     assert not workspace.model("other").exists()
 
