@@ -16,6 +16,7 @@ from preceptor.labelling.app import create_app
 from preceptor.labelling.erasure import delete_user
 from preceptor.pipeline.web import add_models
 from preceptor.serving.pool import Pool
+from preceptor.store import Workspace
 from preceptor.store.accounts import Accounts
 from preceptor.types import Completion, Message
 
@@ -224,3 +225,20 @@ def test_a_user_of_the_api_is_deleted_by_their_identifier(workspace):
     assert "with-numbats" in found.releases
     assert "NUMBATECLIPSE" not in release.read_text()
     assert not [one for one in workspace.store.prompts() if one.user_id == "h4sh"]
+
+
+def test_what_was_deleted_elsewhere_is_no_duplicate(workspace):
+    pool = Pool(workspace)
+
+    def offer(text: str, user: str) -> str:
+        return pool.offer((Message(role="user", content=text),), user, {})[0]
+
+    letter = "Please write a letter: " + " ".join(f"the {number}th heater upstairs is broken," for number in range(20))
+    assert offer(letter, "one") == "kept"
+    nearly = "Would you p" + letter[1:]
+    assert [offer(nearly, "two"), offer(nearly.upper(), "three")] == ["duplicate", "duplicate"]
+    before = pool.alike
+    assert offer(nearly, "two") == "duplicate"
+    assert pool.alike is before  # what was refused is not remembered, so nothing had to be read anew
+    delete_user(Workspace(workspace.root), "one", "admin")
+    assert offer(letter.upper(), "two") == "kept"

@@ -37,9 +37,15 @@ class CommonPrefix:
 
     def find_or_add(self, key: str, text: str) -> str | None:
         """The key of an earlier prompt with this prefix; None, and remembered, where there is none."""
-        digest = hashlib.blake2b(normalised(text)[:PREFIX].encode("utf-8", "replace"), digest_size=12).digest()
-        found = self.first.setdefault(digest, key)
+        found = self.first.setdefault(_prefix(text), key)
         return None if found == key else found
+
+    def forget(self, text: str) -> None:
+        self.first.pop(_prefix(text), None)
+
+
+def _prefix(text: str) -> bytes:
+    return hashlib.blake2b(normalised(text)[:PREFIX].encode("utf-8", "replace"), digest_size=12).digest()
 
 
 class NearDuplicates:

@@ -106,7 +106,6 @@ def playground_router(
             return _back(person, form)
         await to_thread.run_sync(forget, person.id)
         talks.forget(person.id)
-        service.pool.forget()
         return RedirectResponse("/playground?forgotten=yes", 303)
 
     @router.post("/playground/say")

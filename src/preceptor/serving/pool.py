@@ -38,28 +38,33 @@ class Pool:
         reason = _unfit(prompt)
         if reason is not None:
             return reason, prompt
-        store = self.workspace.store
         with self.lock:
-            prefixes, near = self._alike()
-            try:
-                with store.write() as connection:
-                    known = store.prompts_by_id([prompt.id], connection).get(prompt.id)
-                    if known is not None:
-                        return ("known" if known.consent else "duplicate"), prompt
-                    if store.count_prompts_of(user_id, connection) >= CAP:
-                        return "over-cap", prompt
-                    if prefixes.find_or_add(prompt.id, prompt.text) or near.find_or_add(prompt.id, prompt.text):
-                        return "duplicate", prompt
-                    store.add_prompts([prompt], connection)
-            except BaseException:
-                self.alike = None  # it may remember a prompt that was not kept
-                raise
-        return "kept", prompt
+            while True:
+                outcome = self._judge(prompt)
+                if outcome is not None:
+                    return outcome, prompt
+                self.alike = None  # what it resembles was deleted since: look at the store anew
 
-    def forget(self) -> None:
-        """Something was deleted from the store: look at it anew when the next prompt comes."""
-        with self.lock:
-            self.alike = None
+    def _judge(self, prompt: Prompt) -> Outcome | None:
+        """What becomes of a prompt, which is kept if it may be; None where it resembles one that is gone."""
+        store, (prefixes, near) = self.workspace.store, self._alike()
+        try:
+            with store.write() as connection:
+                known = store.prompts_by_id([prompt.id], connection).get(prompt.id)
+                if known is not None:
+                    return "known" if known.consent else "duplicate"
+                if store.count_prompts_of(prompt.user_id, connection) >= CAP:
+                    return "over-cap"
+                found = prefixes.find_or_add(prompt.id, prompt.text)
+                if not found and (found := near.find_or_add(prompt.id, prompt.text)):
+                    prefixes.forget(prompt.text)  # only what is kept is remembered
+                if found:
+                    return "duplicate" if store.prompts_by_id([found], connection) else None
+                store.add_prompts([prompt], connection)
+        except BaseException:
+            self.alike = None  # it may remember a prompt that was not kept
+            raise
+        return "kept"
 
     def record(self, completions: Sequence[Completion]) -> None:
         """Remember which model answered a kept prompt, and how; personal data in the answer is masked too.
