@@ -11,6 +11,7 @@ from persons import CHROMIUM, PASSWORD, RATING, make_workspace
 from showcase import label_something, researcher_pages, screen_somebody, set_something_aside
 
 from preceptor.labelling.app import create_app
+from preceptor.labelling.questions import GROUPS
 from preceptor.store.queues import Queue
 
 pytestmark = [
@@ -308,6 +309,39 @@ def test_with_the_keyboard_alone(chromium, live):
     ((made, _),) = live.app.state.workspace.store.demonstrations()
     assert made.text == "Written 1 by 2 keys."
     window.close()
+
+
+def test_a_screen_reader_is_told_what_each_control_is(chromium, live):
+    """Name and description of every control as Chromium hands them to a screen reader, and what is said by itself."""
+    from playwright.sync_api import expect
+
+    make_queues(live)
+    person = Window(chromium, live).join("Amara Obi")
+    page = person.page
+    page.get_by_role("button", name="Start Rate and rank").click()
+    page.wait_for_url("**/rate/A")
+    good = page.get_by_role("group", name="How good is it, all in all?")
+    expect(good).to_have_accessible_description("1 · no use 4 · usable with changes 7 · could not be better")
+    assert good.get_by_role("radio").count() == 7
+    for question in (question for _, group in GROUPS for question in group):
+        group = page.get_by_role("group", name=question.name, exact=True)
+        expect(group).to_have_accessible_description(question.definition)
+        assert [choice.get_attribute("value") for choice in group.get_by_role("radio").all()] == ["yes", "no"]
+    expect(page.get_by_role("status")).to_have_text("Nothing to save yet")
+    rate_by_mouse(page)
+    for letter in "ABCDE":
+        article = page.get_by_role("article", name=letter, exact=True)
+        ranks = article.get_by_role("group", name=f"Rank of answer {letter}").get_by_role("radio")
+        assert [rank.get_attribute("value") for rank in ranks.all()] == list("12345")
+    unranked = page.get_by_role("status").filter(has_text="Unranked")
+    expect(unranked).to_have_text("Unranked: A, B, C, D, E")
+    choose(page, "B.rank", "1")
+    expect(unranked).to_have_text("Unranked: A, C, D, E")
+    nameless = "[...document.querySelectorAll('main button, main a, main input:not([type=hidden]), main textarea')]"
+    assert (
+        page.evaluate(f"{nameless}.filter(e => !(e.labels?.length || e.textContent.trim() || e.ariaLabel)).length") == 0
+    )
+    person.close()
 
 
 def test_single_keys_can_be_switched_off(chromium, live):
