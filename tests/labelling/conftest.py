@@ -6,7 +6,8 @@ from itertools import count
 
 import pytest
 from argon2 import PasswordHasher
-from persons import Person, join, make_workspace
+from browsing import ARGUMENTS, Live
+from persons import CHROMIUM, Person, join, make_workspace
 
 import postgres
 from preceptor.labelling.app import create_app
@@ -74,3 +75,20 @@ def researcher(app) -> Person:
 @pytest.fixture
 def admin(app) -> Person:
     return join(app, "admin")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def live(tmp_path):
+    workspace = make_workspace(tmp_path / "hallam-assistant")
+    with Live(create_app(workspace, writes_per_minute=100_000)) as running:
+        yield running
+    workspace.store.close()
