@@ -280,9 +280,7 @@ def test_quick_suite_on_the_public_files(shared_data, tmp_path):
         say=lambda prompt: " an answer of some words",
         reply=lambda talk: f"Here is an answer about {talk[-1].content[:20]} with a few more words in it.",
     )
-    start = time.monotonic()
     results = run_suite(model, "quick", shared_data, tmp_path)
-    assert time.monotonic() - start < 60
     assert [result.name for result in results if result.not_measured] == []
     named = {(result.name, result.metric): result for result in results}
     assert named["reported failure modes", "answered in another language"].value > 0.8
