@@ -200,6 +200,31 @@ def test_changed_settings_are_named(workspace):
     assert len(metrics(workspace)) == 3
 
 
+def test_a_run_of_a_version_with_fewer_settings_goes_on(workspace, another):
+    """What it did not know, it did as the default does now; a new setting of another value is a change."""
+    whole = run(another, "sft")
+    run(workspace, "sft", max_steps=4)
+    path = workspace.run("out") / "run.json"
+    identity = json.loads(path.read_text())
+    for name in ("dropout", "lora_rank", "attention", "reward_model"):
+        del identity["config"][name]
+    identity["config"]["workers"] = 1  # which it still took for part of what comes out
+    path.write_text(json.dumps(identity))
+    refused(lambda: run(workspace, "sft", dropout=0.1), "dropout was 0.2, is 0.1")
+    assert same(whole, run(workspace, "sft"))
+    assert json.loads(path.read_text())["config"]["dropout"] == 0.2
+    assert [line["step"] for line in metrics(workspace)] == list(range(1, 10))
+
+
+def test_a_setting_that_is_no_more_is_named(workspace):
+    run(workspace, "sft", max_steps=2)
+    path = workspace.run("out") / "run.json"
+    identity = json.loads(path.read_text())
+    identity["config"]["smoothing"] = 0.1
+    path.write_text(json.dumps(identity))
+    refused(lambda: run(workspace, "sft"), "smoothing was 0.1, is None")
+
+
 def test_changed_data_and_models_are_named(workspace):
     run(workspace, "sft", max_steps=2)
     prompt = next(workspace.store.prompts(split="train"))

@@ -203,8 +203,11 @@ class Run:
             return
         try:
             before = json.loads(path.read_text())
-        except ValueError as error:
+            # A version that had not some of today's settings did what their defaults do.
+            settings = json.loads(json.dumps(as_settings(type(self.config)()))) | before["config"]
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged; start the run anew with --no-resume") from error
+        before["config"] = {name: value for name, value in settings.items() if name not in FREE}
         if before == json.loads(json.dumps(self.identity)):
             return
         changes = [
