@@ -1,7 +1,9 @@
 """A small workspace with everything a stage reads: prompts, demonstrations, rankings, a corpus, two bases, a judge."""
 
 import json
+import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,3 +85,25 @@ def another(template, tmp_path):
     workspace = Workspace(tmp_path / "another")
     yield workspace
     workspace.store.close()
+
+
+class Touch:
+    """Unpickled, it makes the canary."""
+
+    def __init__(self, canary: Path):
+        self.canary = canary
+
+    def __reduce__(self):
+        return Path.touch, (self.canary,)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """(bytes of a hostile pickle, the canary it would make); the pickle is shown to work."""
+    canary = tmp_path / "canary"
+    content = pickle.dumps(Touch(canary))
+    pickle.loads(content)
+    assert canary.exists()
+    canary.unlink()
+    yield content
+    assert not canary.exists(), "a pickle was loaded"

@@ -18,7 +18,7 @@ EVERY = {"sft": 8, "reward": 12, "ppo-ptx": 3}
 
 
 def settings(stage: str) -> StageConfig:
-    """The demo's settings of a stage; PPO's bound on the KL lies higher, because this base model's policy goes further."""
+    """The demo's settings of a stage; PPO's bound on the KL lies higher: this base lets the policy go further."""
     return {
         "sft": RECIPE.sft(),
         "reward": RECIPE.reward("reward-1", "rankings-round-1"),

@@ -1,53 +1,21 @@
-"""A pickle that would run code lies wherever a user's path may lead: it is never loaded. Hub names stay names."""
+"""A pickle that would run code lies in the place of a file of data or of a run: it is never loaded."""
 
-import pickle
-from pathlib import Path
+import gzip
+import shutil
 
+import numpy as np
 import pytest
+import zstandard
 from small_stages import run
 
 from preceptor.errors import UserError
+from preceptor.evaluation import reading, toxicity
+from preceptor.evaluation.ngrams import NgramClassifier
+from preceptor.evaluation.recording import Recorded
 from preceptor.intake.corpus import import_corpus
-from preceptor.models.load import load_policy, load_scalar, load_tokenizer, scalar_from_policy
+from preceptor.intake.importing import import_demonstrations, import_prompts, import_rankings
+from preceptor.store import Workspace
 from preceptor.text.batches import cached_ids
-
-
-class Touch:
-    """Unpickled, it makes the canary."""
-
-    def __init__(self, canary: Path):
-        self.canary = canary
-
-    def __reduce__(self):
-        return Path.touch, (self.canary,)
-
-
-@pytest.fixture
-def hostile(tmp_path):
-    """(bytes of a hostile pickle, the canary it would make); the pickle is shown to work."""
-    canary = tmp_path / "canary"
-    content = pickle.dumps(Touch(canary))
-    pickle.loads(content)
-    assert canary.exists()
-    canary.unlink()
-    yield content
-    assert not canary.exists(), "a pickle was loaded"
-
-
-def test_in_the_place_of_weights_and_tokenizers(hostile, workspace):
-    for name in ("model.safetensors", "pytorch_model.bin", "tokenizer.json"):
-        folder = workspace.model("base")
-        kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-        if name == "pytorch_model.bin":
-            (folder / "model.safetensors").unlink()
-        (folder / name).write_bytes(hostile)
-        for load in (load_policy, load_scalar, lambda source: scalar_from_policy(source, 0), load_tokenizer):
-            if (load is load_tokenizer) == (name == "tokenizer.json"):
-                with pytest.raises(UserError):
-                    load(folder)
-        for path, content in kept.items():
-            path.write_bytes(content)
-        (folder / "pytorch_model.bin").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("file", ["shard", "state.json", "SHA256", "run.json", "old"])
@@ -79,34 +47,85 @@ def test_in_the_place_of_a_checkpoint(file, hostile, workspace):
         run(workspace, "sft", max_steps=3)
 
 
-def test_in_the_place_of_data(hostile, workspace, tmp_path):
-    for name in ("text.jsonl", "text.txt", "text.jsonl.zst"):
+def one_line(call, *words) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+NAMES = ("rows.jsonl", "rows.json", "rows.csv", "rows.tsv", "rows.txt", "rows.pkl", "rows.jsonl.gz", "rows.jsonl.zst")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("importer", [import_prompts, import_demonstrations, import_rankings, import_corpus])
+def test_in_the_place_of_imported_data(importer, pack, hostile, workspace, tmp_path):
+    before = workspace.store.counts()
+    for name in NAMES:
         path = tmp_path / name
-        path.write_bytes(hostile)
-        with pytest.raises(UserError, match=name):
-            import_corpus(workspace, [path], name=f"c-{name.replace('.', '-')}", progress=False)
+        path.write_bytes(pack(hostile))
+        one_line(lambda path=path: importer(workspace, [path]), str(path), "is not UTF-8")
+    assert workspace.store.counts() == before
+
+
+def test_in_the_place_of_token_ids(hostile, tmp_path):
     ids = tmp_path / "ids.npy"
     ids.write_bytes(hostile)
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        cached_ids(ids, list)
+    one_line(lambda: cached_ids(ids, list), str(ids), "remove it")
+    with open(ids, "wb") as file:
+        np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    one_line(lambda: cached_ids(ids, list), str(ids), "remove it")
 
 
-def test_offline_no_hub_name_is_fetched(workspace, monkeypatch):
-    """Any attempt to open a connection fails the test."""
-    import socket
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.tsv", "a.txt", "a.jsonl.gz"])
+def test_in_the_place_of_a_benchmark(name, hostile, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(hostile) if name.endswith(".gz") else hostile)
+    readers = (reading.read_text, reading.read_table, reading.read_json, reading.read_json_lines)
+    for read in (*readers, toxicity.read_prompts, toxicity.TrainedScorer.train, toxicity.WordListScorer):
+        one_line(lambda read=read: read(path), str(path), "cannot be read")
 
-    def refuse(*args, **options):
-        raise AssertionError(f"a connection was opened to {args}")
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    for load in (load_policy, load_scalar, load_tokenizer):
-        with pytest.raises(UserError) as caught:
-            load("nobody/no-such-model")
-        assert "nobody/no-such-model" in str(caught.value)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(UserError):
-        run(workspace, "sft", model="nobody/no-such-model")
+def test_in_the_place_of_a_saved_classifier(hostile, tmp_path):
+    path = tmp_path / "classifier.npz"
+    path.write_bytes(hostile)
+    one_line(lambda: NgramClassifier.load(path), str(path), "not a saved classifier")
+    np.savez(path, weights=np.array([print], dtype=object), bits=np.array(3))
+    one_line(lambda: NgramClassifier.load(path), str(path), "not a saved classifier")
+    path.write_bytes(path.read_bytes()[:-30])
+    one_line(lambda: NgramClassifier.load(path), str(path), "not a saved classifier")
+
+
+class Echo:
+    """Answers with the prompt."""
+
+    name, hash = "echo", "e" * 64
+
+    def generate(self, prompts, **_):
+        return list(prompts)
+
+
+def test_in_the_place_of_recorded_answers(hostile, tmp_path):
+    (tmp_path / f"said-{Echo.hash[:16]}.jsonl").write_bytes(hostile + b"\n12\n[1, 2]\n[[], 3]\nnull\n")
+    subject = Recorded(Echo(), tmp_path)  # type: ignore[arg-type]
+    assert subject.generate(["a", "b"], max_new_tokens=3) == ["a", "b"]
+    assert subject.asked == 2
+
+
+def test_in_the_place_of_a_release(hostile, workspace):
+    run(workspace, "sft", max_steps=1)
+    (release,) = workspace.store.releases()
+    path = workspace.root / release.path
+    for pack in (bytes, zstandard.compress):
+        path.write_bytes(pack(hostile))
+        one_line(lambda: run(workspace, "sft", release=release.name, output="other"), release.name)
+
+
+@pytest.mark.parametrize("name", ["preceptor.toml", "preceptor.db"])
+def test_in_the_place_of_a_workspace(name, hostile, workspace, tmp_path):
+    workspace.store.close()
+    root = tmp_path / "copy"
+    shutil.copytree(workspace.root, root, ignore=shutil.ignore_patterns("*.db-*"))
+    (root / name).write_bytes(hostile)
+    one_line(lambda: Workspace(root).store.counts(), name)

@@ -41,9 +41,9 @@ class Cuts:
     def start(self, fault: str = "") -> subprocess.Popen:
         here = Path(__file__).parent
         paths = os.pathsep.join([str(here.parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
+        arguments = (self.workspace.root, self.stage, self.every)
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(here / "demo_size.py"), str(self.workspace.root), self.stage]
-            + [str(self.every)],
+            [sys.executable, "-W", "ignore", str(here / "demo_size.py"), *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": paths, faults.VARIABLE: fault},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,7 +68,7 @@ class Cuts:
         return list(self.folder.glob(".step-*.new"))
 
     def kill_at(self, point: str, step: int) -> None:
-        """Let the process kill itself while it writes the first checkpoint after the given step that is still to come."""
+        """Let the process kill itself while it writes its first checkpoint after the given step."""
         saved = max((int(path.name[5:]) for path in self.folder.glob("step-*")), default=0)
         process = self.start(f"kill@{point}:{self.every * (max(step, saved) // self.every + 1)}")
         assert process.stdout is not None

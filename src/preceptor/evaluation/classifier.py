@@ -25,10 +25,16 @@ class ClassifierFolder:
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise UserError(f"{folder}: holds no .safetensors file")
-        self._model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
-        ).eval()
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        local = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            self._model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                folder, use_safetensors=True, **local
+            ).eval()
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
+        except Exception as error:  # whatever the library makes of files that are not what their names say
+            from preceptor.models.load import reason
+
+            raise UserError(f"{folder}: cannot load the classifier: {reason(error)}") from error
         labels = {name.lower(): place for place, name in self._model.config.id2label.items()}
         if label.lower() not in labels:
             raise UserError(f"{folder}: has no label {label!r}; it has {', '.join(labels)}")

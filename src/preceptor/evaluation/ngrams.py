@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy import sparse
@@ -108,7 +109,7 @@ class NgramClassifier:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 weights, bits = stored["weights"], int(stored["bits"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise UserError(f"{path}: not a saved classifier: {error}") from None
         if weights.shape != ((1 << bits) + 1,):
             raise UserError(f"{path}: not a saved classifier: its weights have shape {weights.shape}")

@@ -111,9 +111,10 @@ def _read(path: Path) -> dict[str, Any]:
     for line in lines:
         try:
             key, value = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue  # the empty end, or a line that a kill tore: it is asked again
-        known[key] = value
+        if isinstance(key, str):
+            known[key] = value
     if lines and lines[-1]:  # torn: what is appended must start on a line of its own
         with path.open("a", encoding="utf-8") as stream:
             stream.write("\n")

@@ -56,9 +56,9 @@ def load_tokenizer(source: str | Path):
                 f"{source} has no tokenizer; copy tokenizer.json and tokenizer_config.json of its base there"
             )
     try:
-        return AutoTokenizer.from_pretrained(str(source))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot load the tokenizer of {source}: {_first_line(error)}") from error
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise UserError(f"cannot load the tokenizer of {source}: {reason(error)}") from error
 
 
 def context_length(source: str | Path) -> int:
@@ -135,11 +135,9 @@ def read_config(source: str | Path):
     if (Path(source) / CONFIG).is_file() and not (Path(source) / "config.json").is_file():
         source = _base_of(Path(source), read_adapter(Path(source)))
     try:
-        return AutoConfig.from_pretrained(str(source))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{source} is no model folder and no model that can be fetched: {_first_line(error)}"
-        ) from error
+        return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source} is no model folder and no model that can be fetched: {reason(error)}") from error
 
 
 def _no_dropout(config) -> None:
@@ -178,11 +176,12 @@ def _from_pretrained(kind, source: str | Path, config, attention: str, new: tupl
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
+            trust_remote_code=False,
             attn_implementation=attention,
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise UserError(f"cannot load {source}: {_first_line(error)}") from error
+        raise UserError(f"cannot load {source}: {reason(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith(new))
     if missing:
         raise UserError(
@@ -204,6 +203,9 @@ def _base_of(folder: Path, adapter: Adapter) -> str:
     return base
 
 
-def _first_line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why transformers did not load something, in one line."""
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own (auto_map), which is never run here; take an architecture of transformers"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -80,10 +80,11 @@ def read_config(source: str | Path):
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(str(source)).get_text_config()
+        return AutoConfig.from_pretrained(str(source), trust_remote_code=False).get_text_config()
     except (OSError, ValueError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        message = f"{source} is no model folder, no config.json and no model that can be fetched: {reason}"
+        from preceptor.models.load import reason
+
+        message = f"{source} is no model folder, no config.json and no model that can be fetched: {reason(error)}"
         raise UserError(message) from error
 
 

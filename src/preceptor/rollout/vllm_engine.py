@@ -113,6 +113,8 @@ class VllmInside:
         self.exchange, self.parameters, self.loads = exchange, SamplingParams, 0
         self.llm = LLM(
             model=str(source),
+            load_format="safetensors",
+            trust_remote_code=False,
             dtype="float32",
             gpu_memory_utilization=share,
             logprobs_mode="processed_logprobs",

@@ -102,4 +102,7 @@ def cached_ids(path: Path, make) -> np.ndarray:
         with open(temporary, "wb") as file:
             np.save(file, make())
         temporary.rename(path)
-    return np.load(path, mmap_mode="r")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} holds no token ids ({error}); remove it, and it is made again") from error
