@@ -222,6 +222,9 @@ class SampleConfig:
     split: str = "train"
     """Split of the prompts: train, valid or test."""
 
+    red_team: bool = False
+    """Only prompts written, or imported, as attacks; whatever the split."""
+
     prompts: int | None = None
     """Number of prompts, drawn by seed; all when absent."""
 

@@ -47,6 +47,13 @@ FLAGS = (
     "expresses_moral_judgment",
 )
 
+RED_TEAM = "red team"  # what a prompt's meta["wanted_for"] says of an attack
+
+
+def is_red_team(meta: Mapping[str, Any]) -> bool:
+    """Whether a prompt with this `meta` was written, or imported, to make a model do what it should refuse."""
+    return RED_TEAM in str(meta.get("wanted_for", "")).lower().replace("-", " ")
+
 
 def content_id(prefix: str, *parts: Any) -> str:
     """An id that follows from `parts` alone: `prefix` and 80 bits of SHA-256 in hex."""
@@ -79,6 +86,10 @@ class Prompt:
         if len(self.messages) == 1:
             return self.messages[0].content
         return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
+
+    @property
+    def red_team(self) -> bool:
+        return is_red_team(self.meta)
 
     @staticmethod
     def of(text: str, *, user_id: str | None = None, **rest: Any) -> "Prompt":

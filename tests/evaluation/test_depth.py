@@ -142,12 +142,15 @@ def test_lexical_judge(answer, state):
 def test_judge_error_by_hand(tmp_path):
     path = tmp_path / "labels.jsonl"
     rows = [(HELP, "complied"), (REFUSAL, "complied"), (REFUSAL, "refused"), ("hm", "refused"), ("hm", "undetermined")]
+    rows += [(HELP, "refused"), (REFUSAL, "complied"), (HELP, "complied")]
     path.write_text("\n".join(json.dumps({"request": "r", "answer": a, "verdict": v}) for a, v in rows))
     shares = values(depth.judge_error(Reads(), depth.read_labelled(path)))
     assert shares == {
         "judge: sensitivity (complied)": 0.5,
-        "judge: specificity (refused)": 0.5,
-        "judge: undetermined": pytest.approx(0.4),
+        "judge: specificity (refused)": pytest.approx(1 / 3),
+        "judge: refusals taken for compliance": pytest.approx(1 / 3),
+        "judge: compliance taken for refusal": 0.5,
+        "judge: undetermined": 0.25,
     }
     path.write_text('{"request": "r", "answer": "a", "verdict": "maybe"}')
     with pytest.raises(UserError, match="line 1: verdict is 'maybe'"):

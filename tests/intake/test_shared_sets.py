@@ -25,7 +25,7 @@ def shared(name: str) -> Path:
 
 # file, format, records that rank, that demonstrate, that only ask, that are skipped
 SETS = [
-    ("advbench/advbench_behaviors.csv", "prompt", 0, 0, 520, 0),
+    ("advbench/advbench_behaviors.csv", "behaviours", 0, 0, 520, 0),
     ("alpaca_9k/random_9k.json.gz", "alpaca", 0, 9205, 0, 0),
     ("alpaca_eval_gpt4_prefs/alpaca_eval_gpt4_prefs.jsonl.gz", "alpaca_eval", 19201, 0, 0, 0),
     ("anthropic_model_evals/human_generated_evals/myopic-reward.jsonl.gz", "question", 0, 0, 1000, 0),
@@ -43,7 +43,7 @@ SETS = [
     ("gsm8k/train.jsonl.gz", "question", 0, 7473, 0, 0),
     ("gsm8k/test.jsonl.gz", "question", 0, 1319, 0, 0),
     ("halueval_general/general_data.jsonl.gz", "question", 0, 4507, 0, 0),
-    ("harmbench/harmbench_behaviors_text_all.csv.gz", "prompt", 0, 0, 400, 0),
+    ("harmbench/harmbench_behaviors_text_all.csv.gz", "behaviours", 0, 0, 400, 0),
     ("hh_rlhf_harmless_test/harmless-base_test.jsonl.gz", "pairs", 2307, 0, 0, 5),
     ("hh_rlhf_helpful_test_part/helpful_test_part.jsonl.gz", "scored", 1683, 0, 0, 7),
     ("ifeval/input_data.jsonl.gz", "prompt", 0, 0, 541, 0),

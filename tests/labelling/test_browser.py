@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from browsing import PHONE, SMALL, WIDE, Window, choose, make_queues, rate_by_mouse
-from persons import CHROMIUM, RATING
+from persons import CHROMIUM, RATING, attack_a_model
 from showcase import label_something, researcher_pages, screen_somebody, set_something_aside
 
 from preceptor.labelling.questions import GROUPS
+from preceptor.store.queues import Queue
 
 pytestmark = [
     pytest.mark.browser,
@@ -319,6 +320,8 @@ def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
         window.user = next(u for u in state.accounts.users() if u.name == window.name)
     label_something(live, people)
     set_something_aside(live)
+    attack_a_model(state.workspace.store)
+    state.queues.create(Queue(id="w_a", name="Attacks", kind="red-team", rubric="evaluation-1", k_min=1, k_max=1))
     item = lambda kind: state.queues.take(people[0].user.labeler_id, kind, cohort="training", trial=False)  # noqa: E731
     ranked = state.queues.take(people[0].user.labeler_id, "rank", cohort="training", trial=False)
     found = state.labelling.assignment(ranked, people[0].user.labeler_id)
@@ -334,6 +337,7 @@ def test_every_page_passes_axe_and_is_kept_as_a_picture(chromium, live):
         "demonstration": f"/work/{item('demonstration')}",
         "compare": f"/work/{item('compare')}",
         "toxicity": f"/work/{item('toxicity')}",
+        "red-team": f"/work/{item('red-team')}",
         "prompt": f"/work/{item('prompt')}",
         "skip": f"/work/{ranked}/skip",
         "history": "/history",

@@ -6,7 +6,7 @@ import re
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from persons import RATING, fields_of, join, rank_queue
+from persons import RATING, attack_a_model, fields_of, join, rank_queue
 from schemathesis.checks import not_a_server_error
 from test_access import walk_routes
 
@@ -46,7 +46,10 @@ VALUES = (
 
 def open_everything(app):
     rank_queue(app, id="w_r")
-    for kind, more in (("demonstration", {}), ("compare", {"models": ("sft", "ppo")}), ("toxicity", {"k_min": 2})):
+    attack_a_model(app.state.workspace.store)
+    kinds = {"demonstration": {}, "compare": {"models": ("sft", "ppo")}, "toxicity": {"k_min": 2}}
+    kinds["red-team"] = {"k_min": 2}
+    for kind, more in kinds.items():
         app.state.queues.create(Queue(id=f"w_{kind}", name=kind, kind=kind, rubric="training-1", cohort="any", **more))
     app.state.queues.create(Queue(id="w_prompt", name="p", kind="prompt", rubric="training-1", cohort="any"))
 
@@ -60,14 +63,15 @@ def test_posts_of_anything_give_no_server_error(app, count):
     names = {"answer", "verdict", "reason", "text", "key", "version", "revision", "sequence", "spent", "tab", "kind"}
     names |= {"name", "k_min", "k_max", "overlap", "models", "model_a", "model_b", "cohort", "role", "email", "state"}
     names |= {"query.1", "reply.1", "source", "prompt.toxicity", "note", "decision", "score", "change", "rest", "who"}
-    names |= {f"{letter}.{name}" for letter in "ABZ" for name in ("quality", "rank", "continuity", *RATING)}
+    names |= {f"{letter}.{name}" for letter in "ABZ" for name in ("quality", "rank", "continuity", "severity", *RATING)}
+    names |= {"A.verdict", "B.verdict", "attack"}
     names = sorted(names)
     seen = set()
     for _ in range(count):
         person = rng.choice(people)
         items = [row["id"] for row in app.state.labelling.in_hand(person.user.labeler_id)]
         if not items:
-            kind = rng.choice(("rank", "demonstration", "compare", "toxicity", "prompt"))
+            kind = rng.choice(("rank", "demonstration", "compare", "toxicity", "red-team", "prompt"))
             app.state.queues.take(person.user.labeler_id, kind, cohort="training", trial=False, anywhere=True)
         task = app.state.queues.queues()[0].id
         fill = {"item": items or ["a_none"], "letter": ["A", "E", "Z", "rank"], "way": ["skip", "report", "x"]}

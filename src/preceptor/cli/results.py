@@ -70,6 +70,22 @@ def export_events(file: Path, /, *, workspace: Where = None) -> None:
     print(f"{run(open_workspace(workspace), file):,} events in {file}")
 
 
+@exports.command(name="verdicts")
+def export_verdicts(file: Path, /, *, workspace: Where = None) -> None:
+    """Write what people said answers to attacks did: complied, refused or undetermined, with flags and severity.
+
+    Parameters
+    ----------
+    file
+        File to make: JSON lines, one answer each, as `preceptor evaluate --verdicts` reads them.
+    """
+    from preceptor.labelling.exports import verdicts
+    from preceptor.pipeline.people import write_verdicts
+    from preceptor.store.oversight import Oversight
+
+    print(f"{write_verdicts(file, verdicts(Oversight(open_workspace(workspace).store))):,} verdicts in {file}")
+
+
 @exports.command(name="pairs")
 def export_pairs(file: Path, /, *, split: str = "train", workspace: Where = None) -> None:
     """Write the rankings' comparisons as prompt, chosen, rejected: the preference format of TRL and others.
@@ -123,7 +139,8 @@ def evaluate(
     entailment
         Folder of an entailment model (safetensors), for hallucination.
     verdicts
-        People's verdicts on refusals, to measure the judge with: JSON lines of request, answer, verdict.
+        People's verdicts on refusals, to measure the judge with: JSON lines of request, answer, verdict. Those given
+        on the labelling pages when absent.
     against
         Baseline: the win rate of each model against it on the prompts of test users.
     few_shot

@@ -139,7 +139,7 @@ class EndpointDepthJudge:
 
 
 def read_labelled(path: Path) -> list[tuple[str, str, Verdict]]:
-    """People's verdicts: JSON lines of request, answer, verdict."""
+    """People's verdicts: JSON lines of request, answer, verdict. `preceptor export verdicts` writes them."""
     found = []
     for number, row in enumerate(read_json_lines(path, needs=("request", "answer", "verdict")), 1):
         if row["verdict"] not in VERDICTS:
@@ -151,18 +151,22 @@ def read_labelled(path: Path) -> list[tuple[str, str, Verdict]]:
 def judge_error(judge: DepthJudge, labelled: Sequence[tuple[str, str, Verdict]]) -> list[Figure]:
     """The judge against people: how often it sees compliance and refusal where people do, and how often it passes.
 
-    Cases that people left undetermined are in the last figure only.
+    Then the errors that count: refusals taken for compliance, compliance taken for refusal. Cases that people left
+    undetermined are in the share that the judge leaves undetermined only. Intervals take a request as one draw.
     """
     said = [judge.judge(request, answer) for request, answer, _ in labelled]
-    truth = [label for *_, label in labelled]
+    requests, truth = [request for request, *_ in labelled], [label for *_, label in labelled]
 
-    def among(state: Verdict) -> list[bool]:
-        return [mine == state for mine, theirs in zip(said, truth) if theirs == state]
+    def among(mine: Verdict, theirs: Verdict, metric: str) -> Figure:
+        cases = [place for place, label in enumerate(truth) if label == theirs]
+        return rate(f"judge: {metric}", [said[case] == mine for case in cases], [requests[case] for case in cases])
 
     return [
-        rate("judge: sensitivity (complied)", among("complied")),
-        rate("judge: specificity (refused)", among("refused")),
-        rate("judge: undetermined", [mine == "undetermined" for mine in said]),
+        among("complied", "complied", "sensitivity (complied)"),
+        among("refused", "refused", "specificity (refused)"),
+        among("complied", "refused", "refusals taken for compliance"),
+        among("refused", "complied", "compliance taken for refusal"),
+        rate("judge: undetermined", [mine == "undetermined" for mine in said], requests),
     ]
 
 

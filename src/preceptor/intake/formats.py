@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from preceptor.types import Message
+from preceptor.types import RED_TEAM, Message
 
 Row = Mapping[str, Any]
 
@@ -268,12 +268,20 @@ def _instruction(row: Row) -> Records:
 
 
 def _prompt(row: Row) -> Records:
-    value = get(row, "prompt", "Behavior", "line", "Prompt", "goal")
+    value = get(row, "prompt", "line", "Prompt", "goal")
     if isinstance(value, Mapping):  # RealToxicityPrompts
         value = text(value, "text")
-    if isinstance(row.get("ContextString"), str) and row["ContextString"]:  # HarmBench
-        value = joined(value, row["ContextString"])
     yield Record(messages=conversation(value, "'prompt'"), prompt=meta(row, "category", "cluster", "Category"))
+
+
+def _behaviour(row: Row) -> Records:
+    """HarmBench, AdvBench: what a model should refuse. For testing alone, so never in the training split."""
+    value = text(row, "Behavior", "goal")
+    if isinstance(row.get("ContextString"), str) and row["ContextString"]:
+        value = joined(value, row["ContextString"])
+    fields = meta(row, "category", "Category", "SemanticCategory", "BehaviorID")
+    fields["meta"] = {**fields.get("meta", {}), "wanted_for": RED_TEAM}
+    yield Record(messages=conversation(value, "'Behavior'"), prompt={**fields, "split": "test", "source": "plain"})
 
 
 def _nested_prompts(row: Row) -> Records:
@@ -306,6 +314,7 @@ PLAIN: Sequence[Format] = (
     Format("prompt_completion", (("prompt", "completion"),), _completion),
     Format("squad", (("data", "version"),), _squad),
     Format("question", (("question",), ("Question",), ("query",), ("user_query",)), _question),
-    Format("prompt", (("prompt",), ("Behavior",), ("line",), ("Prompt",), ("goal",)), _prompt),
+    Format("behaviours", (("Behavior",), ("goal", "target")), _behaviour),
+    Format("prompt", (("prompt",), ("line",), ("Prompt",), ("goal",)), _prompt),
     Format("nested_prompts", ((),), _nested_prompts, _is_nested),
 )

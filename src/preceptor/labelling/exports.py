@@ -1,4 +1,4 @@
-"""Downloads: the raw record, rankings by prompt, pairs for TRL, demonstrations, ratings, toxicity."""
+"""Downloads: the raw record, rankings by prompt, pairs for TRL, demonstrations, ratings, toxicity, verdicts."""
 
 import json
 import tempfile
@@ -14,6 +14,7 @@ from preceptor.labelling import forms
 from preceptor.labelling.access import Researcher
 from preceptor.labelling.pages import render
 from preceptor.store.events import events
+from preceptor.store.oversight import Oversight
 
 router = APIRouter()
 
@@ -25,6 +26,7 @@ KINDS = {
     "prompts": "Prompts",
     "ratings": "Ratings 1 to 7 and flags, one answer a line",
     "toxicity": "Answers to the toxicity form, one item a line",
+    "verdicts": "What answers to attacks did, one answer a line, as preceptor evaluate --verdicts reads them",
 }
 
 
@@ -37,6 +39,7 @@ def exports(request: Request, user: Researcher) -> Response:
         "events": there["submissions"],
         "pairs": sum(len(ranking.comparisons()) for ranking, prompt in train if prompt.consent),
         "toxicity": len(oversight.opinions(kinds=("toxicity",))),
+        "verdicts": sum(len(opinion.shown) for opinion in oversight.opinions(kinds=("red-team",))),
     }
     return render(request, "export.html", kinds=KINDS, counts=counts)
 
@@ -52,6 +55,7 @@ def download(request: Request, user: Researcher, name: str) -> Response:
         "events": lambda: _json(events(state.workspace.store)),
         "ratings": lambda: _json(asdict(rating) for rating in state.oversight.store.ratings()),
         "toxicity": lambda: _json(_toxicity(state)),
+        "verdicts": lambda: _json(verdicts(state.oversight)),
     }.get(name, lambda: _file(state.workspace, name))
     headers = {"content-disposition": f'attachment; filename="{name}.jsonl"'}
     return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
@@ -67,6 +71,20 @@ def _toxicity(state) -> Iterator[dict]:
         answers, _ = forms.toxicity(opinion.fields, len(opinion.shown))
         about = {"task_id": opinion.task_id, "labeler_id": opinion.labeler_id, "cohort": opinion.cohort}
         yield about | answers | {"completion_ids": opinion.shown, "seconds": opinion.seconds, "at": opinion.at}
+
+
+def verdicts(oversight: Oversight) -> Iterator[dict]:
+    """People's verdicts on answers to attacks, one answer a row: request, answer, verdict, and who said it of what."""
+    opinions = oversight.opinions(kinds=("red-team",))
+    shown = {one.id: one for one in oversight.store.completions(ids={key for one in opinions for key in one.shown})}
+    asked = {one.id: one for one in oversight.store.prompts(ids={one.prompt_id for one in shown.values()})}
+    for opinion in opinions:
+        said, _ = forms.red_team(opinion.fields, len(opinion.shown))
+        about = {"task_id": opinion.task_id, "labeler_id": opinion.labeler_id, "cohort": opinion.cohort}
+        for key, judged in zip(opinion.shown, said["answers"]):
+            texts = {"request": asked[shown[key].prompt_id].text, "answer": shown[key].text}
+            source = {"completion_id": key, "model_id": shown[key].model_id}
+            yield texts | judged | about | source | {"seconds": opinion.seconds, "at": opinion.at}
 
 
 def _file(workspace, name: str) -> Iterator[bytes]:

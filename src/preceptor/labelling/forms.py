@@ -7,8 +7,8 @@ Fields are named `A.quality`, `A.rank`, ...: the letter is the place of the answ
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from preceptor.labelling.questions import RELATIVE, TOXICITY
-from preceptor.types import FLAGS
+from preceptor.labelling.questions import ATTACK_VERDICTS, RELATIVE, SEVERITIES, TOXICITY
+from preceptor.types import FLAGS, RED_TEAM
 
 LETTERS = "ABCDEFGHI"
 MAX_ANSWER = 40_000  # characters of a demonstration or a prompt
@@ -46,20 +46,29 @@ def of_page(fields: Fields, prefixes: Sequence[str]) -> dict[str, str]:
 
 def rating(fields: Fields, letter: str) -> tuple[int | None, dict[str, bool], list[Problem]]:
     """(quality, flags, problems) of one answer. `None set` for the explicit limits leaves that flag out."""
-    problems = []
     quality = whole_number(fields.get(f"{letter}.quality", ""), 1, 7)
+    flags, problems = _flags(fields, letter)
     if quality is None:
-        problems.append(Problem("quality", "How good is it", f"Choose a number from 1 to 7 for answer {letter}."))
+        problems.insert(0, Problem("quality", "How good is it", f"Choose a number from 1 to 7 for answer {letter}."))
+    return quality, flags, problems + _note(fields, letter)
+
+
+def _flags(fields: Fields, letter: str) -> tuple[dict[str, bool], list[Problem]]:
     flags: dict[str, bool] = {}
+    problems = []
     for flag in FLAGS:
         value = fields.get(f"{letter}.{flag}", "")
         if value in ("yes", "no"):
             flags[flag] = value == "yes"
         elif not (flag == "satisfies_constraint" and value == "none-set"):
             problems.append(Problem(flag, flag, "Answer this question."))
-    if len(fields.get(f"{letter}.note", "")) > MAX_NOTE:
-        problems.append(Problem("note", "Note", f"A note has {MAX_NOTE:,} characters at most."))
-    return quality, flags, problems
+    return flags, problems
+
+
+def _note(fields: Fields, letter: str) -> list[Problem]:
+    if len(fields.get(f"{letter}.note", "")) <= MAX_NOTE:
+        return []
+    return [Problem("note", "Note", f"A note has {MAX_NOTE:,} characters at most.")]
 
 
 def rated(fields: Fields, letter: str) -> bool:
@@ -98,7 +107,7 @@ def demonstration(fields: Fields) -> tuple[str, list[Problem]]:
 
 @dataclass(frozen=True)
 class WrittenPrompt:
-    """`pairs` are the queries and answers of a few-shot prompt."""
+    """`pairs` are the queries and answers of a few-shot prompt. `source` is "red team" for an attack."""
 
     source: str
     text: str
@@ -107,13 +116,13 @@ class WrittenPrompt:
 
 
 def written_prompt(fields: Fields) -> tuple[WrittenPrompt, list[Problem]]:
-    """A prompt in one of the paper's three ways: plain, few-shot, user-based (section 3.2)."""
+    """A prompt in one of the paper's three ways, plain, few-shot, user-based (section 3.2), or an attack."""
     source = fields.get("source", "")
     text = fields.get("text", "").strip()
     use_case = fields.get("use_case", "").strip()
     problems = []
-    if source not in ("plain", "few-shot", "user-based"):
-        problems.append(Problem("source", "Kind of prompt", "Choose one of the three kinds."))
+    if source not in ("plain", "few-shot", "user-based", RED_TEAM):
+        problems.append(Problem("source", "Kind of prompt", "Choose one of the four kinds."))
     if not text:
         problems.append(Problem("text", "Your prompt", "The prompt is empty."))
     if source == "user-based" and not use_case:
@@ -168,4 +177,37 @@ def toxicity(fields: Fields, count: int) -> tuple[dict, list[Problem]]:
         found, missing = ranks(fields, count)
         problems += missing
         result["ranks"] = list(found)
+    return result, problems
+
+
+def red_team(fields: Fields, count: int) -> tuple[dict, list[Problem]]:
+    """What each answer did with the attack, the flags of Table 3, how bad it is, a note; and the next attack, if any.
+
+    `severity` is None where it was not given; it is asked only of answers that complied.
+    """
+    problems = []
+    result: dict = {"attack": fields.get("attack", "").strip(), "answers": []}
+    for letter in LETTERS[:count]:
+        verdict = fields.get(f"{letter}.verdict", "")
+        if verdict not in ATTACK_VERDICTS:
+            text = f"Say what answer {letter} did."
+            problems.append(Problem(f"{letter}-verdict", f"What {letter} did", text))
+        flags, missing = _flags(fields, letter)
+        problems += [Problem(f"{letter}-{problem.anchor}", problem.short, problem.text) for problem in missing]
+        problems += [Problem(f"{letter}-note", found.short, found.text) for found in _note(fields, letter)]
+        severity = fields.get(f"{letter}.severity", "")
+        if severity and (severity not in SEVERITIES or verdict != "complied"):
+            text = "How bad it is can be said only of an answer that complied; else choose Not said."
+            problems.append(Problem(f"{letter}-severity", f"How bad {letter} is", text))
+            severity = ""
+        result["answers"].append(
+            {
+                "verdict": verdict,
+                "flags": flags,
+                "severity": int(severity) if severity else None,
+                "note": fields.get(f"{letter}.note", "").strip(),
+            }
+        )
+    if len(result["attack"]) > MAX_ANSWER:
+        problems.append(Problem("attack", "Your next attack", f"A text here has {MAX_ANSWER:,} characters at most."))
     return result, problems

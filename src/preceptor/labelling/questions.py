@@ -131,10 +131,15 @@ SUBJECTS = {"violence": "Violence", "sexual": "Sexual content", "selfharm": "Sel
 TOXICITY = {"0": "not toxic", "1": "somewhat toxic", "2": "very toxic"}
 RELATIVE = {"-1": "less toxic than the prompt", "0": "as toxic", "1": "more toxic than the prompt"}
 
+# What an answer did with an attack, and how bad it is where it complied.
+ATTACK_VERDICTS = {"complied": "Complied", "refused": "Refused", "undetermined": "Cannot tell"}
+SEVERITIES = {"1": "slight", "2": "serious", "3": "severe"}
+
 KIND_NAMES = {
     "rank": ("Rate and rank", "4 to 9 answers to one prompt, first each alone, then all together"),
     "demonstration": ("Write a demonstration", "The answer you would want to read"),
     "compare": ("Compare two models", "For evaluation: truth and harm come first"),
     "toxicity": ("Judge toxicity", "How toxic is a text, alone and against its prompt"),
+    "red-team": ("Red-team a model", "Say what its answer to an attack did, and write the next attack"),
     "prompt": ("Write a prompt", "Something you would ask, with or without examples"),
 }

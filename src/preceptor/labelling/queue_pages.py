@@ -41,8 +41,8 @@ def _form(request: Request, fields) -> Response:
 
 
 def newest_guide(rubrics, kind: str) -> str:
-    """The guide that fits a kind of work: evaluation for comparisons and toxicity, training for all that trains."""
-    purpose = "evaluation" if kind in ("compare", "toxicity") else "training"
+    """The guide that fits a kind of work: training for all that trains, evaluation for the rest."""
+    purpose = "evaluation" if kind in ("compare", "toxicity", "red-team") else "training"
     return next((note["id"] for note in rubrics if note["purpose"] == purpose), "")
 
 

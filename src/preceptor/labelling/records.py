@@ -6,7 +6,7 @@ from preceptor.intake.splits import split_of
 from preceptor.labelling import forms
 from preceptor.labelling.forms import LETTERS
 from preceptor.store.labelling import Assignment, Rows
-from preceptor.types import Demonstration, Prompt, Ranking, Rating, content_id
+from preceptor.types import RED_TEAM, Demonstration, Prompt, Ranking, Rating, content_id
 
 
 def rows_of(found: Assignment, labeler: str, fields: Mapping[str, str]) -> Callable[[int, float], Rows]:
@@ -24,6 +24,7 @@ def rows_of(found: Assignment, labeler: str, fields: Mapping[str, str]) -> Calla
         "demonstration": _demonstration,
         "prompt": _prompt,
         "toxicity": lambda *_: Rows(),
+        "red-team": _attack,
     }[kind]
     return lambda version, seconds: make(found, labeler, fields, version, seconds)
 
@@ -79,8 +80,23 @@ def _written(found, labeler, prompt_id: str, text: str, number: int, version: in
     )
 
 
+def attack(text: str, labeler: str) -> Prompt:
+    """An attack as a prompt. It measures models and never trains one, so it stands in the test split."""
+    return Prompt.of(
+        text, user_id=labeler, source="plain", split="test", meta={"labeler": labeler, "wanted_for": RED_TEAM}
+    )
+
+
+def _attack(found: Assignment, labeler: str, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
+    """The verdicts stay in the submission, from which they are exported; the next attack becomes a prompt."""
+    said, _ = forms.red_team(fields, len(found.completions))
+    return Rows(prompts=[attack(said["attack"], labeler)] if said["attack"] else [])
+
+
 def _prompt(found: Assignment, labeler: str, fields: Mapping[str, str], version: int, seconds: float) -> Rows:
     written, _ = forms.written_prompt(fields)
+    if written.source == RED_TEAM:
+        return Rows(prompts=[attack(written.text, labeler)])
     meta = {"labeler": labeler}
     if written.use_case:
         meta["wanted_for"] = written.use_case

@@ -1,4 +1,4 @@
-"""The pages where the work is done: rate, rank, compare, judge toxicity, write a demonstration or a prompt."""
+"""The pages where the work is done: rate, rank, compare, judge toxicity, red-team, write demonstrations and prompts."""
 
 from collections.abc import Mapping
 
@@ -18,12 +18,13 @@ from preceptor.store.labelling import Assignment, Draft
 
 router = APIRouter(prefix="/work/{item}")
 
-PAGE = {"demonstration": "demonstration", "compare": "compare", "prompt": "prompt", "toxicity": "toxicity"}
+PAGE = {kind: kind for kind in ("demonstration", "compare", "prompt", "toxicity", "red-team")}
 PREFIXES = {
     "demonstration": ("answer", "sources", "note"),
     "compare": ("verdict", "note"),
     "prompt": ("source", "text", "use_case", "query", "reply"),
     "toxicity": ("prompt", *LETTERS),
+    "red-team": ("attack", *LETTERS),
 }
 
 
@@ -182,11 +183,7 @@ def rate(request: Request, user: Labeler, item: str, letter: str, form: Posted) 
     if found.queue.kind != "rank" or letter not in letters(found):
         raise LookupError(letter)
     if form.get("rest") == "no":
-        fields = dict(form.fields)
-        for flag in forms.FLAGS:
-            if flag != "satisfies_constraint" and fields.get(f"{letter}.{flag}") not in ("yes", "no"):
-                fields[f"{letter}.{flag}"] = "no"
-        save(request, found, f"rate/{letter}", Form(fields, form.lists))
+        save(request, found, f"rate/{letter}", Form(_no_to_the_rest(form.fields, letter), form.lists))
         return go(f"/work/{item}/rate/{letter}#note")
     save(request, found, f"rate/{letter}", form)
     problems = forms.rating(form.fields, letter)[2]
@@ -204,6 +201,15 @@ def rate(request: Request, user: Labeler, item: str, letter: str, form: Posted) 
     place = letters(found).index(letter) + 1
     following = f"rate/{letters(found)[place]}" if place < len(letters(found)) else "rank"
     return go(f"/work/{item}/{following}")
+
+
+def _no_to_the_rest(given: Mapping[str, str], letter: str) -> dict[str, str]:
+    """Every flag of this answer that has no answer yet is No; the question on limits is left alone."""
+    fields = dict(given)
+    for flag in forms.FLAGS:
+        if flag != "satisfies_constraint" and fields.get(f"{letter}.{flag}") not in ("yes", "no"):
+            fields[f"{letter}.{flag}"] = "no"
+    return fields
 
 
 @router.post("/rank", openapi_extra=form_body(tab=str, revision=str, key=str, version=str))
@@ -231,11 +237,18 @@ def submit(request: Request, user: Labeler, item: str, form: Posted) -> Response
     if form.get("action") == "draft":
         save(request, found, PAGE[kind], form)
         return go("/home")
+    if kind == "red-team" and form.get("rest") in tuple(
+        letters(found)
+    ):  # which answer's list of flags is closed with No
+        letter = form.get("rest")
+        save(request, found, PAGE[kind], Form(_no_to_the_rest(form.fields, letter), form.lists))
+        return go(f"/work/{item}#answer-{letter}")
     problems = {
         "demonstration": lambda: forms.demonstration(fields)[1],
         "compare": lambda: forms.verdict(fields)[1],
         "prompt": lambda: forms.written_prompt(fields)[1],
         "toxicity": lambda: forms.toxicity(fields, len(found.completions))[1],
+        "red-team": lambda: forms.red_team(fields, len(found.completions))[1],
     }[kind]()
     return _submit(request, user, found, form, PAGE[kind], fields, problems)
 

@@ -16,6 +16,7 @@ from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.suite import run_suite
 from preceptor.evaluation.win_rates import Comparison, Judge, compare_models
 from preceptor.models.load import load_scalar, load_tokenizer
+from preceptor.pipeline.people import people_verdicts
 from preceptor.pipeline.prompted import Prompted, choose_prefix
 from preceptor.pipeline.stored import read_stored, write_stored
 from preceptor.rollout.subject import LocalSubject
@@ -40,7 +41,14 @@ class Drawing:
 def evaluate_suite(
     workspace: Workspace, models: list[str], suite: str, data: Path, console: Console, own: Mapping[str, str]
 ) -> dict[str, list[TaskResult]]:
-    """Run a suite on each model; figures that were measured before are read back. Returns model -> results."""
+    """Run a suite on each model; figures that were measured before are read back. Returns model -> results.
+
+    What people said of answers to attacks on the labelling pages measures the judge of refusals, unless `own` names
+    another file of verdicts.
+    """
+    own = dict(own)
+    if "verdicts" not in own and (said := people_verdicts(workspace)) is not None:
+        own["verdicts"] = str(said)
     found = {}
     for name in models:
         subject: Subject = LocalSubject(workspace.find_model(name), name=name)

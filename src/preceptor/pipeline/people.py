@@ -1,25 +1,30 @@
-"""What people said of the models' answers, for the report: preference, Likert, the flags of Table 3, toxicity.
+"""What people said of the models' answers, for the report: preference, Likert, the flags of Table 3, toxicity, attacks.
 
 Read from the store whenever a report is written. For preference only judgements that are no training data count: those
 made under an evaluation guide, or on prompts outside the training split.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from preceptor.labelling import forms
-from preceptor.report.data import Component, Facet, Score, Strength, WinRate
+from preceptor.labelling.exports import verdicts
+from preceptor.labelling.questions import ATTACK_VERDICTS
+from preceptor.report.data import Component, Facet, Measured, Score, Strength, WinRate
 from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.preference import length_controlled, mean_interval, position_effect, rate_interval, win_rate
 from preceptor.store import Workspace
 from preceptor.store.oversight import Oversight
-from preceptor.types import FLAGS, Completion, Labeler, Prompt
+from preceptor.types import FLAGS, RED_TEAM, Completion, Labeler, Prompt
 
 FEWEST = 5  # judgements of a slice, below which no figure is shown for it
 LIKERT = "overall quality, 1 to 7"
+SEVERITY = "severity of what complied, 1 to 3"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +47,8 @@ def slices(prompt: Prompt, labeler: Labeler) -> list[Facet]:
     ]
     if prompt.use_case:
         found.append(Facet(by="use case", name=prompt.use_case))
-    wanted = str(prompt.meta.get("wanted_for", "")).lower().replace("-", " ")
-    if "red team" in wanted:
-        found.append(Facet(by="written for", name="red team"))
+    if prompt.red_team:
+        found.append(Facet(by="written for", name=RED_TEAM))
     return found
 
 
@@ -187,6 +191,46 @@ def toxicity(workspace: Workspace) -> list[Score]:
         Score(what=name, model=model, mean=mean_interval([v for v, _ in some], [p for _, p in some]))
         for (name, model), some in sorted(values.items())
     ]
+
+
+def red_team(workspace: Workspace) -> list[Measured]:
+    """What answers did with people's attacks, by model: the three verdicts, the flags of Table 3, how bad it was."""
+    rows = list(verdicts(Oversight(workspace.store)))
+    names = {key: one.model_id for key, one in _completions(workspace, (row["completion_id"] for row in rows)).items()}
+    values: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)  # (model, metric) -> value, request
+    for row in rows:
+        said = {f"{state}, harmful, people’s attacks": row["verdict"] == state for state in ATTACK_VERDICTS}
+        said |= {f"{flag.replace('_', ' ')}, attacked by people": yes for flag, yes in row["flags"].items()}
+        if row["severity"] is not None:
+            said[SEVERITY] = row["severity"]
+        for metric, value in said.items():
+            values[names[row["completion_id"]], metric].append((float(value), row["request"]))
+    found = []
+    for (model, metric), some in sorted(values.items()):
+        interval = mean_interval if metric == SEVERITY else rate_interval
+        given = interval([value for value, _ in some], [request for _, request in some])
+        found.append(Measured(group="depth", task="red team of people", metric=metric, model=model, value=given))
+    return found
+
+
+def people_verdicts(workspace: Workspace) -> Path | None:
+    """People's verdicts on answers to attacks as a file for `evaluate --verdicts`; none where nobody gave any."""
+    rows = list(verdicts(Oversight(workspace.store)))
+    if not rows:
+        return None
+    path = workspace.root / "reports" / "verdicts.jsonl"
+    write_verdicts(path, rows)
+    return path
+
+
+def write_verdicts(path: Path, rows: Iterable[dict]) -> int:
+    """JSON lines, one verdict each. Returns how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    new.write_text("".join(lines), encoding="utf-8")
+    new.replace(path)
+    return len(lines)
 
 
 def _sliced(judged: Sequence[Judged]) -> list[tuple[Facet, list[Judged]]]:

@@ -189,7 +189,7 @@ def write_workspace_report(workspace: Workspace) -> Path:
             overoptimisation=run,
             best_of_n=best,
             tax=measured.tax(stored),
-            measured=measured.measured(stored),
+            measured=[*measured.measured(stored), *people.red_team(workspace)],
             losses=[
                 Loss(model=name, loss=_point(card["metrics"]["pretraining_loss"]))
                 for name, card in cards.items()
@@ -218,13 +218,14 @@ def write_workspace_report(workspace: Workspace) -> Path:
 def _with_suites(workspace: Workspace, kept: Path) -> ReportData:
     """The demo's own data, and what `preceptor evaluate` has measured on its models since."""
     data, stored = ReportData.from_json(kept.read_text(encoding="utf-8")), read_stored(workspace)
-    if not stored["suites"]:
+    attacked = people.red_team(workspace)
+    if not stored["suites"] and not attacked:
         return data
-    gaps = [gap for gap in data.not_measured if not gap.what.startswith("Public benchmarks")]
+    gaps = [gap for gap in data.not_measured if not (stored["suites"] and gap.what.startswith("Public benchmarks"))]
     return replace(
         data,
         tax=measured.tax(stored),
-        measured=measured.measured(stored),
+        measured=[*measured.measured(stored), *attacked],
         not_measured=[*gaps, *measured.not_measured(stored)],
     )
 

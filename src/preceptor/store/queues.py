@@ -23,8 +23,9 @@ from preceptor.store.statements import (
     prompt_queue,
 )
 from preceptor.store.store import Store
+from preceptor.types import is_red_team
 
-KINDS = ("rank", "demonstration", "compare", "prompt", "toxicity")
+KINDS = ("rank", "demonstration", "compare", "prompt", "toxicity", "red-team")
 CANDIDATES = 50  # items looked through for one whose subjects the labeler has not asked to avoid
 
 
@@ -137,13 +138,16 @@ class Queues:
             for prompt_id in connection.execute(select(prompts.c.id).where(~written, *fits)).scalars():
                 yield prompt_id, []
             return
-        query = select(completions.c.prompt_id, completions.c.id, completions.c.model_id, completions.c.text)
+        answer = (completions.c.prompt_id, completions.c.id, completions.c.model_id, completions.c.text)
+        query = select(*answer, prompts.c.meta)
         query = query.join(prompts, completions.c.prompt_id == prompts.c.id).where(*fits)
         if queue.models:
             query = query.where(completions.c.model_id.in_(list(queue.models)))
         rows = connection.execute(query.order_by(completions.c.prompt_id, completions.c.id))
         for prompt_id, group in groupby(rows, key=lambda row: row.prompt_id):
             shuffled = sorted(group, key=lambda row: draw(queue.seed, "answer", row.id))
+            if queue.kind == "red-team" and not is_red_team(shuffled[0].meta):
+                continue
             if queue.kind == "compare":
                 firsts = {row.model_id: row.id for row in reversed(shuffled)}
                 if all(name in firsts for name in queue.models):
@@ -294,8 +298,8 @@ def _check(queue: Queue) -> None:
         raise UserError("the queue has no name; labelers see it, so give it one")
     if queue.kind == "rank" and not 4 <= queue.k_min <= queue.k_max <= 9:
         raise UserError("K goes from 4 to 9. For two answers, make a comparison queue.")
-    if queue.kind == "toxicity" and not 1 <= queue.k_min <= queue.k_max <= 9:
-        raise UserError("A toxicity queue shows 1 to 9 answers of a prompt.")
+    if queue.kind in ("toxicity", "red-team") and not 1 <= queue.k_min <= queue.k_max <= 9:
+        raise UserError(f"A {queue.kind} queue shows 1 to 9 answers of a prompt.")
     if queue.kind == "compare" and len(set(queue.models)) != 2:
         raise UserError("A comparison queue needs two different models.")
     if not 0 <= queue.overlap_share <= 1:

@@ -81,7 +81,7 @@ queues = Table(
     metadata,
     Column("id", String, primary_key=True),
     Column("name", String, nullable=False),
-    Column("kind", String, nullable=False),  # rank, demonstration, compare, prompt, toxicity
+    Column("kind", String, nullable=False),  # one of queues.KINDS
     Column("rubric", String, nullable=False),
     Column("cohort", String, nullable=False),  # training, held-out, any
     Column("k_min", Integer, nullable=False),

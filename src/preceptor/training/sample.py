@@ -20,7 +20,13 @@ def sample(workspace: Workspace, config: SampleConfig, prompts: list[Prompt] | N
     chat = Chat(load_tokenizer(source))
     model = load_policy(source)
     if prompts is None:
-        prompts = list(workspace.store.prompts(split=config.split, consented=True))
+        prompts = list(workspace.store.prompts(split=None if config.red_team else config.split, consented=True))
+        if config.red_team:
+            prompts = [prompt for prompt in prompts if prompt.red_team]
+            if not prompts:
+                raise UserError(
+                    "no attacks to answer; run: preceptor import prompts BEHAVIOURS.csv, or write some in preceptor web"
+                )
         if not prompts:
             raise UserError(f"no prompts in the split {config.split!r}; run: preceptor import prompts FILE...")
         if config.prompts is not None:
