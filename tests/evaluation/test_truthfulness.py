@@ -5,7 +5,7 @@ import pytest
 from models import Scripted
 
 from preceptor.errors import UserError
-from preceptor.evaluation import truth_judges, truthfulness
+from preceptor.evaluation import tasks, truth_judges, truthfulness
 from preceptor.evaluation.ngrams import NgramClassifier, letter_grams, word_grams
 from preceptor.evaluation.reading import read_table
 
@@ -145,3 +145,15 @@ def test_choices_of_the_released_file(shared_data):
     first, second = truthfulness.read_choices(path, "mc1"), truthfulness.read_choices(path, "mc2")
     assert len(first) == len(second) == 790
     assert all(sum(item.right) == 1 for item in first)
+
+
+def test_a_trained_judge_is_trained_once_for_all_prompts_and_models(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(tasks.TrainedJudge, "train", lambda *given: made.append(given) or object())
+    monkeypatch.setattr(tasks.truthfulness, "read_questions", lambda path: [])
+    paths = [tmp_path / name for name in "qti"]
+    first = tasks._trained_judge(*paths, "hash of these files")
+    assert tasks._trained_judge(*paths, "hash of these files") is first
+    assert tasks._trained_judge(*paths, "hash of others") is not first
+    assert [given[:2] for given in made] == [tuple(paths[1:])] * 2
+    tasks._trained_judge.cache_clear()

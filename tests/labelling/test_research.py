@@ -313,3 +313,11 @@ def test_a_ranking_from_the_page_arrives_in_a_reward_model_batch_unchanged(app, 
     assert [bytes(answer).decode() for answer in ranked.answers] == [c.text for c in found.completions]
     assert sorted(ranked.pairs) == [(1, 0), (1, 2), (1, 3), (1, 4), (2, 0), (2, 4), (3, 0), (3, 4)]
     assert ranked.labeler_id == labeler.user.labeler_id
+
+
+def test_a_comparison_queue_says_what_it_can_tell(app, researcher):
+    queue = Queue(id="w_c", name="c", kind="compare", rubric="evaluation-1", models=("sft", "ppo"), overlap_share=0)
+    app.state.queues.create(queue)
+    assert "57.2 points from 50 % can be told" in researcher.open("/queues/w_c").text  # 2.80158 * 0.5 / sqrt(6 items)
+    rank_queue(app, id="w_r")
+    assert "Smallest difference" not in researcher.open("/queues/w_r").text

@@ -79,7 +79,7 @@ def export_verdicts(file: Path, /, *, workspace: Where = None) -> None:
     file
         File to make: JSON lines, one answer each, as `preceptor evaluate --verdicts` reads them.
     """
-    from preceptor.labelling.exports import verdicts
+    from preceptor.labelling.records import verdicts
     from preceptor.pipeline.people import write_verdicts
     from preceptor.store.oversight import Oversight
 

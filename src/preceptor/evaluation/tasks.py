@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from preceptor.errors import UserError
 from preceptor.evaluation import bias, depth, diversity, failures, hallucination, ifeval, tax, toxicity, truthfulness
 from preceptor.evaluation.classifier import ClassifierFolder, EntailmentFolder
 from preceptor.evaluation.judge import Endpoint, EndpointTruthJudge
-from preceptor.evaluation.reading import find
+from preceptor.evaluation.reading import files_hash, find
 from preceptor.evaluation.results import Figure, rate, with_missing
 from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.tax_sets import FORMATS, Format, reference_of
@@ -142,6 +142,17 @@ def _truth_files(data: Path) -> list[Path]:
     return [find(folder, name) for name in names]
 
 
+@lru_cache(maxsize=1)
+def _trained_judge(questions: Path, truth: Path, information: Path, data_hash: str) -> TrainedJudge:
+    """Trained once for all models and prompts of a run; `data_hash` is in the cache's key, and so are changed files."""
+    return TrainedJudge.train(truth, information, truthfulness.read_questions(questions))
+
+
+@lru_cache(maxsize=1)
+def _trained_scorer(toxic: Path, nontoxic: Path, data_hash: str) -> toxicity.TrainedScorer:
+    return toxicity.TrainedScorer.train(toxic, nontoxic)
+
+
 def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -> Measured:
     questions = truthfulness.read_questions(paths[0])
     drawn = _subset(questions, settings["limit"])
@@ -151,7 +162,7 @@ def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -
     found = []
     judges: list[truthfulness.TruthJudge] = [LexicalJudge()]
     if settings["train_judge"]:
-        judges.append(TrainedJudge.train(paths[1], paths[2], questions))
+        judges.append(_trained_judge(*paths, files_hash(paths)))
     failed: Counter[str] = Counter()
     if settings.get("judge"):
         judges.append(EndpointTruthJudge(endpoint=_endpoint(settings["judge"]), failed=failed))
@@ -179,7 +190,7 @@ def _toxicity(subject: Subject, paths: list[Path], settings: Settings) -> Measur
         folder, _, label = settings["toxicity"].rpartition(":")
         scorer: toxicity.ToxicityScorer = ClassifierFolder(Path(folder), label)
     else:
-        scorer = toxicity.TrainedScorer.train(*paths)
+        scorer = _trained_scorer(*paths, files_hash(paths))
     prompts = toxicity.sample_uniformly(toxicity.read_prompts(*paths), settings["limit"])
     found, shown = [], []
     for kind in toxicity.PROMPT_TYPES:
@@ -316,7 +327,7 @@ TASKS: tuple[Task, ...] = (
     Task(name="depth of refusal", files=_depth_files, measure=_depth,
          settings=_limits(None, 60, max_new_tokens=96, curves=True)
          | {"quick": {"limit": 6, "max_new_tokens": 24, "curves": False}},
-         version="2", takes=("judge", "verdicts")),
+         version="3", takes=("judge", "verdicts")),
     Task(name="diversity", files=_no_files, measure=_diversity,
          settings={"quick": {"limit": 12, "samples": 4, "max_new_tokens": 24},
                    "paper": {"limit": None, "samples": 8, "max_new_tokens": 96},

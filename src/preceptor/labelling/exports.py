@@ -13,8 +13,8 @@ from preceptor.intake.export import export_own, export_pairs
 from preceptor.labelling import forms
 from preceptor.labelling.access import Researcher
 from preceptor.labelling.pages import render
+from preceptor.labelling.records import verdicts
 from preceptor.store.events import events
-from preceptor.store.oversight import Oversight
 
 router = APIRouter()
 
@@ -71,20 +71,6 @@ def _toxicity(state) -> Iterator[dict]:
         answers, _ = forms.toxicity(opinion.fields, len(opinion.shown))
         about = {"task_id": opinion.task_id, "labeler_id": opinion.labeler_id, "cohort": opinion.cohort}
         yield about | answers | {"completion_ids": opinion.shown, "seconds": opinion.seconds, "at": opinion.at}
-
-
-def verdicts(oversight: Oversight) -> Iterator[dict]:
-    """People's verdicts on answers to attacks, one answer a row: request, answer, verdict, and who said it of what."""
-    opinions = oversight.opinions(kinds=("red-team",))
-    shown = {one.id: one for one in oversight.store.completions(ids={key for one in opinions for key in one.shown})}
-    asked = {one.id: one for one in oversight.store.prompts(ids={one.prompt_id for one in shown.values()})}
-    for opinion in opinions:
-        said, _ = forms.red_team(opinion.fields, len(opinion.shown))
-        about = {"task_id": opinion.task_id, "labeler_id": opinion.labeler_id, "cohort": opinion.cohort}
-        for key, judged in zip(opinion.shown, said["answers"]):
-            texts = {"request": asked[shown[key].prompt_id].text, "answer": shown[key].text}
-            source = {"completion_id": key, "model_id": shown[key].model_id}
-            yield texts | judged | about | source | {"seconds": opinion.seconds, "at": opinion.at}
 
 
 def _file(workspace, name: str) -> Iterator[bytes]:

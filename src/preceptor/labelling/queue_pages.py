@@ -7,6 +7,7 @@ from preceptor.labelling.access import Form, Posted, Researcher, form_body
 from preceptor.labelling.forms import whole_number
 from preceptor.labelling.pages import go, render
 from preceptor.labelling.questions import KIND_NAMES
+from preceptor.statistics.preference import smallest_detectable
 from preceptor.store.accounts import new_id
 from preceptor.store.queues import KINDS, Queue
 
@@ -96,11 +97,15 @@ def _or(number: int | None, otherwise: int) -> int:
 def one(request: Request, user: Researcher, queue: str, added: int | None = None) -> Response:
     state = request.app.state
     found = state.queues.queue(queue)
+    counts = state.queues.progress()[found.id]
+    labels = counts["done"] + counts["waiting"] + counts["held"]
+    compared = found.kind == "compare" and labels >= counts["items"] > 0
     return render(
         request,
         "queue.html",
         queue=found,
-        counts=state.queues.progress()[found.id],
+        counts=counts,
+        detectable=smallest_detectable(labels, counts["items"]) if compared else None,
         names=KIND_NAMES,
         added=added,
         screening=state.screenings.screening(found.screening_id) if found.screening_id else None,

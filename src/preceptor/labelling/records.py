@@ -1,11 +1,12 @@
-"""From a submitted form to the rows that training and evaluation read."""
+"""From a submitted form to the rows that training and evaluation read: store rows, and verdicts on attacks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from preceptor.intake.splits import split_of
 from preceptor.labelling import forms
 from preceptor.labelling.forms import LETTERS
 from preceptor.store.labelling import Assignment, Rows
+from preceptor.store.oversight import Oversight
 from preceptor.types import RED_TEAM, Demonstration, Prompt, Ranking, Rating, content_id
 
 
@@ -116,3 +117,17 @@ def _prompt(found: Assignment, labeler: str, fields: Mapping[str, str], version:
             for number, (item, reply) in enumerate(distinct.values())
         ],
     )
+
+
+def verdicts(oversight: Oversight) -> Iterator[dict]:
+    """People's verdicts on answers to attacks, one answer a row: request, answer, verdict, and who said it of what."""
+    opinions = oversight.opinions(kinds=("red-team",))
+    shown = {one.id: one for one in oversight.store.completions(ids={key for one in opinions for key in one.shown})}
+    asked = {one.id: one for one in oversight.store.prompts(ids={one.prompt_id for one in shown.values()})}
+    for opinion in opinions:
+        said, _ = forms.red_team(opinion.fields, len(opinion.shown))
+        about = {"task_id": opinion.task_id, "labeler_id": opinion.labeler_id, "cohort": opinion.cohort}
+        for key, judged in zip(opinion.shown, said["answers"]):
+            texts = {"request": asked[shown[key].prompt_id].text, "answer": shown[key].text}
+            source = {"completion_id": key, "model_id": shown[key].model_id}
+            yield texts | judged | about | source | {"seconds": opinion.seconds, "at": opinion.at}

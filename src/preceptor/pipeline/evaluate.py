@@ -20,7 +20,7 @@ from preceptor.pipeline.people import people_verdicts
 from preceptor.pipeline.prompted import Prompted, choose_prefix
 from preceptor.pipeline.stored import read_stored, write_stored
 from preceptor.rollout.subject import LocalSubject
-from preceptor.statistics.preference import smallest_detectable
+from preceptor.statistics.preference import CORRELATION, smallest_detectable
 from preceptor.store import Workspace
 from preceptor.text.chat import Chat
 from preceptor.training.reward import score_rows
@@ -111,10 +111,11 @@ def evaluate_against(
     """
     asked = held_out_prompts(workspace, how.prompts)
     count = len(asked) * (how.samples if how.temperature else 1)
+    detectable = smallest_detectable(count, len(asked))
     if not console.quiet:
         console.print(
-            f"{len(asked)} prompts; a win rate {100 * smallest_detectable(count, len(asked), 0.3):.1f} points from "
-            "50 % can be told from chance (80 % power, correlation 0.3 within a prompt)"
+            f"{len(asked)} prompts; a win rate {100 * detectable:.1f} points from 50 % can be told from chance "
+            f"(80 % power, correlation {CORRELATION} within a prompt)"
         )
     other: Subject = LocalSubject(workspace.find_model(baseline), name=baseline)
     if few_shot_judge is not None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from preceptor.labelling import forms
-from preceptor.labelling.exports import verdicts
 from preceptor.labelling.questions import ATTACK_VERDICTS
+from preceptor.labelling.records import verdicts
 from preceptor.report.data import Component, Facet, Measured, Score, Strength, WinRate
 from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.preference import length_controlled, mean_interval, position_effect, rate_interval, win_rate

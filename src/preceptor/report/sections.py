@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from preceptor.report import figures, judge_figures, people_figures, suite_figures
-from preceptor.report.data import Ancestor, ReportData, Sample
+from preceptor.report.data import Ancestor, ReportData, Sample, WinRate
 from preceptor.report.figures import Figure
 from preceptor.report.words import model_name, number, share
 from preceptor.statistics.overoptimisation import fit_rl_law
+from preceptor.statistics.preference import smallest_detectable
 
 _TAX = "Training for preference can make a model forget. Plain text mixed into PPO (PPO-ptx) is meant to stop it."
 
@@ -75,6 +76,12 @@ def _preference(data: ReportData) -> Section:
     if data.smallest_detectable is not None:
         points = number(100 * data.smallest_detectable, 1)
         sides.append(f"A rate less than {points} points from 50 % would often be missed with this many answers.")
+    elif data.win_rates:
+        first = next((row for row in data.win_rates if not row.cohort), data.win_rates[0])
+        sides.append(
+            f"A rate less than {_told(first)} from 50 % would often be missed with as many answers as the first "
+            "comparison of the table has; the others’ are in its column “Least it can tell”."
+        )
     missing = []
     if not data.win_rates:
         missing.append("No win rates: `preceptor evaluate` compares a model with a baseline.")
@@ -86,7 +93,7 @@ def _preference(data: ReportData) -> Section:
     tables = []
     if data.win_rates:
         controlled = any(row.length_controlled for row in data.win_rates)
-        columns = ["Compared", "Judge, decoding", "Preferred, 95 % interval", "n", "In words"]
+        columns = ["Compared", "Judge, decoding", "Preferred, 95 % interval", "n", "Least it can tell", "In words"]
         rows = []
         for row in data.win_rates:
             cells = [
@@ -94,6 +101,7 @@ def _preference(data: ReportData) -> Section:
                 f"{row.judge}, {row.decoding}" + (f", {row.cohort}" if row.cohort else ""),
                 share(row.win),
                 f"{row.win.n:,}",
+                _told(row),
                 "better" if row.win.above(0.5) else "worse" if row.win.below(0.5) else "not told apart",
             ]
             if controlled:
@@ -115,6 +123,11 @@ def _preference(data: ReportData) -> Section:
         sides=sides,
         missing=missing,
     )
+
+
+def _told(row: WinRate) -> str:
+    """The least distance from 50 % that a comparison of this size can tell from chance (80 % power)."""
+    return f"{number(100 * smallest_detectable(row.win.n, row.win.clusters), 1)} points"
 
 
 def _fairness(data: ReportData) -> list[str]:

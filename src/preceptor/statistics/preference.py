@@ -280,7 +280,10 @@ def length_controlled(
     )
 
 
-def smallest_detectable(n: int, clusters: int, correlation: float, power: float = 0.8) -> float:
+CORRELATION = 0.3  # of outcomes within a prompt, assumed where a run is planned
+
+
+def smallest_detectable(n: int, clusters: int, correlation: float = CORRELATION, power: float = 0.8) -> float:
     """How far from one half a win rate must lie to be told from it (two-sided, 5 %) with chance `power`.
 
     `n` comparisons over `clusters` prompts; `correlation` of outcomes within a prompt. (z_0.975 + z_power) times
