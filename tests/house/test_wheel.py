@@ -34,7 +34,7 @@ def test_every_file_of_the_package_is_in_the_wheel(contents):
     "name",
     [
         "preceptor/report/templates/report.html",
-        "preceptor/report/static/preceptor.css",
+        "preceptor/preceptor.css",
         "preceptor/labelling/templates/rank.html",
         "preceptor/store/migrations/env.py",
         "preceptor/store/migrations/script.py.mako",

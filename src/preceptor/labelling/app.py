@@ -29,7 +29,7 @@ from preceptor.labelling.access import Gate, NotAllowed, NotSignedIn, StaleForm,
 from preceptor.labelling.guard import Guard
 from preceptor.labelling.guides import ensure_guides
 from preceptor.labelling.measures import Meter
-from preceptor.labelling.pages import STATIC, go, render
+from preceptor.labelling.pages import STATIC, STYLE, go, render, static_path
 from preceptor.store import Workspace
 from preceptor.store.accounts import Accounts
 from preceptor.store.labelling import Labelling
@@ -96,8 +96,8 @@ def create_app(
 
 
 def static_file(name: str) -> Response:
-    path = STATIC / name
-    if path.parent != STATIC or path.suffix not in TYPES or not path.is_file():
+    path = static_path(name)
+    if path.parent not in (STATIC, STYLE.parent) or path.suffix not in TYPES or not path.is_file():
         raise HTTPException(404)
     headers = {"cache-control": "public, max-age=31536000, immutable"}
     return FileResponse(path, media_type=TYPES[path.suffix], headers=headers)

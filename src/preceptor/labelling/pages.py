@@ -20,6 +20,7 @@ from preceptor.labelling.access import form_token, gate_of, visitor
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+STYLE = HERE.parent / "preceptor.css"  # the report's too
 FIRST_WORDS = 120  # a long answer shows about this many words, then "Show the rest"
 
 LABELER_NAV = (("Work", "/home"), ("Guide", "/guide"), ("My history", "/history"))
@@ -126,8 +127,12 @@ def prompt_line(messages: Any) -> str:
 def asset(name: str) -> str:
     """The address of a static file, with its hash so that browsers may keep it for ever."""
     if name not in _ASSETS:
-        _ASSETS[name] = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+        _ASSETS[name] = hashlib.sha256(static_path(name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?v={_ASSETS[name]}"
+
+
+def static_path(name: str) -> Path:
+    return STYLE if name == STYLE.name else STATIC / name
 
 
 _ASSETS: dict[str, str] = {}

@@ -13,7 +13,7 @@ from preceptor.report.sections import lineage_tree, ordered_samples, sections
 
 def stylesheet() -> str:
     """The one stylesheet of pages and report; the web app serves the same file."""
-    return (files("preceptor.report") / "static" / "preceptor.css").read_text(encoding="utf-8")
+    return (files("preceptor") / "preceptor.css").read_text(encoding="utf-8")
 
 
 def render(data: ReportData) -> str:
