@@ -9,6 +9,7 @@ from report_example import about, example
 
 from preceptor.report import words
 from preceptor.report.build import render, write_report
+from preceptor.report.charts import Dot, DotAxis, Row, dot_chart
 from preceptor.report.data import (
     Accuracy,
     Agreement,
@@ -25,7 +26,7 @@ from preceptor.report.data import (
 from preceptor.report.figures import overoptimisation, training, win_rates
 from preceptor.report.sections import lineage_tree, ordered_samples
 from preceptor.report.svg import Scale, apart, tick_labels, ticks
-from preceptor.report.words import headline, number, opening, preference, signed, steps, wrap
+from preceptor.report.words import MINUS, headline, number, opening, preference, signed, steps, wrap
 from preceptor.statistics.interval import Interval
 
 EMPTY = ReportData(workspace="new", created="2025-06-06")
@@ -396,3 +397,18 @@ def test_every_comparison_says_what_it_can_tell_and_a_workspace_without_a_plan_s
     assert "A rate less than 4.7 points from 50 % would often be missed" in render(
         replace(example(), smallest_detectable=None)
     )
+
+
+def test_two_models_of_one_role_have_different_marks_and_shares_end_at_their_bounds():
+    wide = Interval(value=0.1, low=-0.2, high=0.4, n=9, clusters=9)
+    dots = [Dot(role="base", series=name, interval=wide) for name in ("small", "large")]
+    axis = DotAxis(
+        title="t", bounds=(0, 1), inside=(0, 1), key=[("base", "Small"), ("base", "Large")], order=["small", "large"]
+    )
+    drawing = dot_chart([Row(label="r", dots=dots)], axis, "says")
+    assert drawing.count('r="4"') == 2 * 4  # two rings in the row and two in the key, at both widths
+    assert drawing.count('r="1.3"') == 2 * 2  # of these the second of each has a dot inside
+    assert MINUS not in drawing  # no tick below zero
+    free = dot_chart([Row(label="r", dots=dots)], replace(axis, bounds=None, order=()), "says")
+    assert free.count('r="1.3"') == 2
+    assert MINUS in free

@@ -143,13 +143,24 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class DotAxis:
-    """`scale` multiplies what is drawn (100 for percent); `line` is a reference (value, word)."""
+    """`scale` multiplies what is drawn (100 for percent); `line` is a reference (value, word).
+
+    Nothing is drawn outside `bounds`, which shares have by nature: a bar that goes on stops there. `order` names the
+    series in the order of `key`: two of one role get different marks.
+    """
 
     title: str
     scale: float = 1.0
     inside: Sequence[float] = ()
+    bounds: tuple[float, float] | None = None
     line: tuple[float, str] | None = None
     key: Sequence[tuple[Role, str]] = field(default_factory=tuple)
+    order: Sequence[str] = ()
+
+    def turns(self) -> list[int]:
+        """For each entry of the key: how many of its role stand before it."""
+        roles = [role for role, _ in self.key]
+        return [roles[:place].count(role) for place, role in enumerate(roles)]
 
 
 def dot_chart(rows: Sequence[Row], axis: DotAxis, says: str) -> str:
@@ -159,7 +170,7 @@ def dot_chart(rows: Sequence[Row], axis: DotAxis, says: str) -> str:
 
 def _dots(rows: Sequence[Row], axis: DotAxis, width: int) -> Canvas:
     wide = width == WIDE
-    names = [wrap(row.label, 30 if wide else max(16, 50 - len(row.note))) for row in rows]
+    names = [wrap(row.label, 30 if wide else max(16, 50 - len(row.note)), 3) for row in rows]
     left = max(120.0, max(text_width(word) for name in names for word in name) + 20) if wide else 14.0
     room = max((text_width(row.note) for row in rows), default=0) if wide else 0
     right = width - (room + 24 if room else 14)
@@ -167,10 +178,13 @@ def _dots(rows: Sequence[Row], axis: DotAxis, width: int) -> Canvas:
     values += [axis.scale * value for value in axis.inside]
     if axis.line is not None:
         values.append(axis.scale * axis.line[0])
+    if axis.bounds is not None:
+        values = [min(max(value, axis.scale * axis.bounds[0]), axis.scale * axis.bounds[1]) for value in values]
+    turns = dict(zip(axis.order, axis.turns()))
     marks = ticks(min(values), max(values), 6 if wide else 4)
     x = Scale(marks[0], marks[-1], left, right)
 
-    key_lines = _key_lines(axis.key, width)
+    key_lines = _key_lines(axis, width)
     title = _title(axis.title, width)
     top = 10.0 + 14 * len(title) + 18 * len(key_lines)
     heights = [max(14 * len(name), 9 * len(row.dots)) + 14 for name, row in zip(names, rows, strict=True)]
@@ -182,8 +196,8 @@ def _dots(rows: Sequence[Row], axis: DotAxis, width: int) -> Canvas:
         canvas.text(0, 12 + 14 * i, words_of_title, "t-strong")
     for row, items in enumerate(key_lines):
         at = 0.0
-        for role, word in items:
-            canvas.label(at, 15 + 14 * len(title) + 18 * row, [word], role)
+        for role, word, turn in items:
+            canvas.label(at, 15 + 14 * len(title) + 18 * row, [word], role, turn)
             at += text_width(word, role) + 34
     bands = [(top, bottom)] if wide else _bands(top, names, heights)
     for mark, word in zip(marks, tick_labels(marks), strict=True):
@@ -210,7 +224,7 @@ def _dots(rows: Sequence[Row], axis: DotAxis, width: int) -> Canvas:
             at = start + 9 * i
             low, high = (x.held(axis.scale * end) for end in (dot.interval.low, dot.interval.high))
             canvas.line(low, at, high, at, f"c-{LOOKS[dot.role].colour} w2")
-            canvas.mark(x(axis.scale * dot.interval.value), at, dot.role)
+            canvas.mark(x.held(axis.scale * dot.interval.value), at, dot.role, turns.get(dot.series, 0))
         y += height
         if len(rows) > 1 and max(len(r.dots) for r in rows) > 1 and row is not rows[-1]:
             canvas.line(0, y, width, y, "g-grid")
@@ -231,15 +245,15 @@ def _ends(interval: Interval) -> list[float]:
     return [end for end in (interval.low, interval.value, interval.high) if math.isfinite(end)]
 
 
-def _key_lines(key: Sequence[tuple[Role, str]], width: int) -> list[list[tuple[Role, str]]]:
-    lines: list[list[tuple[Role, str]]] = []
+def _key_lines(axis: DotAxis, width: int) -> list[list[tuple[Role, str, int]]]:
+    lines: list[list[tuple[Role, str, int]]] = []
     used = float(width)
-    for role, name in key:
+    for (role, name), turn in zip(axis.key, axis.turns(), strict=True):
         word = wrap(name, int((width - 40) / 7.4), 1)[0]
         need = text_width(word, role) + 34
         if used + need > width:
             lines.append([])
             used = 0.0
-        lines[-1].append((role, word))
+        lines[-1].append((role, word, turn))
         used += need
     return lines

@@ -371,7 +371,7 @@ def tax(data: ReportData) -> Figure | None:
     ]
     key = [(data.model(model).role, model_name(data.model(model))) for model in models]
     return Figure(
-        svg=dot_chart(rows, DotAxis(title="Score, 0 to 100", key=key), point),
+        svg=dot_chart(rows, DotAxis(title="Score, 0 to 100", bounds=(0, 100), key=key, order=models), point),
         point=point,
         about="Bars are 95 % intervals over items.",
         columns=["Task", "Metric", "Model", "Score", "95 % interval", "n"],
@@ -424,11 +424,12 @@ def components(data: ReportData) -> Figure | None:
         for behaviour in behaviours
     ]
     key = [(data.model(model).role, model_name(data.model(model))) for model in models]
+    axis = DotAxis(title="Share of answers, %", scale=100, inside=(0, 1), bounds=(0, 1), key=key, order=models)
     drawn = {row.decoding for row in whole if row.decoding}
     how = f" Decoding: {', '.join(sorted(drawn))}." if drawn else ""
     less = " Less is better where ↓ stands." if any(not row.good for row in whole) else ""
     return Figure(
-        svg=dot_chart(rows, DotAxis(title="Share of answers, %", scale=100, inside=(0, 1), key=key), point),
+        svg=dot_chart(rows, axis, point),
         point=point,
         about=f"Better and worse mean that the 95 % intervals do not touch.{less}{how} {counted(whole[0].rate)}.",
         columns=["Behaviour", "Model", "Share", "95 % interval", "n"],

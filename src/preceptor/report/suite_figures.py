@@ -88,7 +88,14 @@ def _dots(data: ReportData, group: str, title: str, rows: Sequence[Measured], ta
         for task, metric in names
     ]
     key = [(data.model(model).role, model_name(data.model(model))) for model in models]
-    axis = DotAxis(title=f"{what[:1].upper()}{what[1:]} (shares and bits, 0 to 1)", inside=(0.0, 1.0), key=key)
+    bounds = (-1.0 if any(row.value.value < 0 for row in rows) else 0.0, 1.0)
+    axis = DotAxis(
+        title=f"{what[:1].upper()}{what[1:]} (shares and bits, 0 to 1)",
+        inside=(0.0, 1.0),
+        bounds=bounds,
+        key=key,
+        order=models,
+    )
     notes = " ".join(dict.fromkeys(f"{row.note[:1].upper()}{row.note[1:]}." for row in rows if row.note))
     return Figure(
         svg=dot_chart(drawn, axis, point),

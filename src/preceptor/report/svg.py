@@ -112,8 +112,18 @@ class Canvas:
         steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         self.parts.append(f'<path d="M{steps}{"Z" if closed else ""}" class="{classes}"/>')
 
-    def mark(self, x: float, y: float, role: Role) -> None:
+    def mark(self, x: float, y: float, role: Role, turn: int = 0) -> None:
+        """`turn` counts the series of one role: the second has a dot in its mark, all further ones a bar through it."""
         look = LOOKS[role]
+        c = look.colour
+        self._face(x, y, look)
+        inner = "f-o c-o" if look.mark in ("disc", "triangle") else f"f-{c} c-{c}"
+        if turn == 1:
+            self.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.3" class="{inner} w1"/>')
+        elif turn > 1:
+            self.line(x, y - 7, x, y + 7, f"c-{c} w2")
+
+    def _face(self, x: float, y: float, look: Look) -> None:
         c = look.colour
         if look.mark == "disc":
             self.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="f-{c} c-{c} w1"/>')
@@ -131,9 +141,9 @@ class Canvas:
             self.path([(x - 4, y - 4), (x + 4, y + 4)], f"l c-{c} w2")
             self.path([(x - 4, y + 4), (x + 4, y - 4)], f"l c-{c} w2")
 
-    def label(self, x: float, y: float, lines: Sequence[str], role: Role) -> None:
+    def label(self, x: float, y: float, lines: Sequence[str], role: Role, turn: int = 0) -> None:
         """A mark and the name of its series, in its colour; `y` is the middle of the first line."""
-        self.mark(x + 4, y, role)
+        self.mark(x + 4, y, role, turn)
         for row, words in enumerate(lines):
             self.text(x + 14, y + 4 + 14 * row, words, f"x-{LOOKS[role].colour}")
 
