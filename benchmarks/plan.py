@@ -1,24 +1,23 @@
-"""Memory that `preceptor plan` predicts beside what the trainer's own steps take, on the CPU.
+"""What `preceptor plan` predicts beside what the trainer's own steps take, on this machine.
 
-    python benchmarks/plan.py              # every model and stage: a table of predicted / measured
-    python benchmarks/plan.py small sft    # one of them
+    python benchmarks/plan.py                 # calibrate, then every model, stage and precision, as a table
+    python benchmarks/plan.py small gpt2      # some of them
 
-Measured twice, each in a process of its own: `allocated`, the highest sum of living torch allocations, from the events
-of torch's memory profiler; `resident`, the rise of the process's high-water mark after imports (ru_maxrss), which also
-has the allocator's gaps and the libraries' own buffers. Two optimizer steps are made, so that Adam's moments exist.
+Seconds of an optimizer step (of an iteration in PPO) and the high-water mark of the process are predicted from a fresh
+calibration, as `preceptor plan --calibrate` makes it, which knows nothing of these models; they are measured in
+trials of their own (pipeline/trials.py). In fp32 the sum of torch's living allocations is compared as well, from its
+memory profiler.
 """
 
-import json
 import os
-import resource
-import subprocess
 import sys
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 
-MODELS = ("tiny", "small", "gpt2", "medium")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+MODELS = ("small", "gpt2", "medium", "tiny")
 STAGES = ("sft", "reward", "ppo")
+PRECISIONS = ("fp32", "bf16")
 # What the measured steps do: rows and lengths that a CPU walks through in seconds.
 SIZES = {
     "demonstrations": 8,
@@ -39,13 +38,17 @@ SIZES = {
     "text_micro_batch": 8,
     "text_tokens": 128,
 }
+HEAD = """\
+| model | stage | | step, s: predicted | measured | ratio | process, MB: predicted | measured | ratio | torch, ratio |
+|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def config_of(name: str):
     if name == "gpt2":
         from transformers import GPT2Config
 
-        return GPT2Config(n_layer=4, n_embd=256, n_head=4, vocab_size=4096, n_positions=512, attn_pdrop=0.0)
+        ids = {"bos_token_id": None, "eos_token_id": None}
+        return GPT2Config(n_layer=4, n_embd=256, n_head=4, vocab_size=4096, n_positions=512, attn_pdrop=0.0, **ids)
     from preceptor.planning.shape import preset_config
 
     config = preset_config(name)
@@ -53,163 +56,63 @@ def config_of(name: str):
     return config
 
 
-def predict(name: str, stage: str):
-    """(the high point's phase, bytes) of one process without sharding."""
-    from preceptor.planning import memory
-    from preceptor.planning.activations import measure_activations
-    from preceptor.planning.shape import measure_shape
+def trial_of(name: str, stage: str, precision: str):
+    from preceptor.pipeline.trials import Trial, of_config
     from preceptor.planning.work import own_work
 
-    config = config_of(name)
-    shape = measure_shape(config, name)
-    work = replace(own_work(shape.context), **SIZES)
-    setting = memory.Setting(work, memory.LAYOUTS[0], 1)
-    still = measure_activations(config, precision="fp32")
-    dropped = measure_activations(config, precision="fp32", dropout=work.dropout)
-    policy, scalar = memory.Model(shape, still, still), memory.Model(shape, still, still, scalar=True)
-    if stage == "sft":
-        phases = memory.sft_phases(memory.Model(shape, dropped, still), setting)
-    elif stage == "reward":
-        phases = memory.reward_phases(scalar, setting)
-    else:
-        phases = memory.ppo_phases(policy, scalar, scalar, setting)
-    return memory.peak(phases)
+    work = replace(own_work(512), **SIZES, precision=precision)
+    return Trial(config=of_config(config_of(name)), stage=stage, work=work)
 
 
-def make_models(name: str, kinds: str):
-    """Random models, `p` a policy and `s` a scalar model each, as the trainer loads them."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+def allocations(name: str, stage: str, precision: str = "fp32") -> tuple[float, float]:
+    """Highest sum of torch's living allocations: (predicted, measured), in bytes."""
+    from preceptor.pipeline.calibrate import models_of_trial, predicted_peak
+    from preceptor.pipeline.trials import run_trials
 
-    torch.manual_seed(0)
-    made = []
-    for kind in kinds:
-        config = config_of(name)
-        for key in ("resid_pdrop", "embd_pdrop"):
-            if hasattr(config, key):
-                setattr(config, key, 0.2 if kind == "d" else 0.0)
-        config.num_labels = 1
-        maker = AutoModelForSequenceClassification if kind == "s" else AutoModelForCausalLM
-        made.append(maker.from_config(config, attn_implementation="sdpa").eval())
-    return made
+    trial = trial_of(name, stage, precision)
+    (found,) = run_trials([trial], traced=True)
+    return predicted_peak(trial, models_of_trial(trial)).total, float(found.allocated)
 
 
-def steps(name: str, stage: str) -> None:
-    """Two optimizer steps of a stage, by the trainer's own functions, on random tokens."""
-    import numpy as np
+def row(machine, name: str, stage: str, precision: str) -> str:
+    from preceptor.pipeline.calibrate import models_of_trial, predicted_peak
+    from preceptor.pipeline.trials import run_trials
+    from preceptor.planning.machine import Nominal, part_counts
 
-    from preceptor.config import PpoConfig, RewardConfig, SftConfig
-    from preceptor.text.batches import Blocks
-    from preceptor.training import ppo, reward, sft
-    from preceptor.training.data import Example, RankedPrompt
-    from preceptor.training.optim import Average, Optimizers
-
-    rng = np.random.default_rng(0)
-
-    def tokens(count: int) -> list[int]:
-        return rng.integers(2, 4096, count).tolist()
-
-    s = SimpleNamespace(**SIZES)
-    if stage == "sft":
-        (model,) = make_models(name, "d")
-        optimizer = Optimizers(model.train(), lr=1e-5)
-        config = SftConfig(micro_batch=s.sft_micro_batch)
-        for _ in range(2):
-            sft.learn(
-                model, [Example(tokens(1), tokens(s.sft_tokens - 1)) for _ in range(s.sft_batch)], None, 1, config
-            )
-            optimizer.step(1.0, 1.0)
-    elif stage == "reward":
-        (model,) = make_models(name, "s")
-        optimizer = Optimizers(model, lr=1e-5)
-        config = RewardConfig(micro_batch=s.reward_micro_batch)
-        pairs = [(i, j) for i in range(s.answers) for j in range(i + 1, s.answers)]
-        for _ in range(2):
-            batch = [
-                RankedPrompt(tokens(8), [tokens(s.reward_tokens - 8) for _ in range(s.answers)], pairs, "labeler")
-                for _ in range(s.reward_batch)
-            ]
-            reward.learn_rankings(model, batch, 1, config)
-            optimizer.step(1.0, 1.0)
-    else:
-        policy, reference, value, judge = make_models(name, "ppss")
-        for frozen in (reference, judge):
-            frozen.requires_grad_(False)
-        config = PpoConfig(
-            batch=s.episodes,
-            minibatch=s.minibatch,
-            micro_batch=s.ppo_micro_batch,
-            max_new_tokens=s.answer_tokens,
-            ptx_coef=1.0,
-            ptx_batch=s.text_rows,
-            ptx_context=s.text_tokens,
-        )
-        optimizers = Optimizers(policy, lr=1e-5), Optimizers(value, lr=1e-5)
-        average, text = Average(policy, 0.99), Blocks(np.array(tokens(20_000)), s.text_tokens)
-        prompts, ends = [tokens(s.prompt_tokens) for _ in range(s.episodes)], SimpleNamespace(eos=0, pad=1)
-        for iteration in range(2):
-            episodes = ppo.act(policy, prompts, ends, config, iteration)
-            rollout = ppo.assess(policy, reference, value, judge, episodes, 1, 0, config, iteration)
-            ppo.learn(policy, value, *optimizers, average, rollout, text, 1, config, iteration)
-
-
-def resident(name: str, stage: str) -> float:
-    import torch  # noqa: F401 - imports come before the baseline
-
-    from preceptor.training import ppo  # noqa: F401
-
-    make_models("tiny", "ps")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    steps(name, stage)
-    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-
-
-def allocated(name: str, stage: str) -> float:
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        steps(name, stage)
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = high = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        high = max(high, now)
-    return float(high)
-
-
-def measure(name: str, stage: str) -> dict[str, float | str]:
-    """Predicted and measured bytes of one model and stage, each measurement in a process of its own."""
-    peak = predict(name, stage)
-    row: dict[str, float | str] = {"model": name, "stage": stage, "predicted": peak.total, "phase": peak.name}
-    for way in ("allocated", "resident"):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "--measure", way, name, stage]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{way} {name} {stage}: {done.stderr[-2000:]}")
-        row[way] = float(done.stdout.splitlines()[-1])
-    return row
+    trial = trial_of(name, stage, precision)
+    (found,) = run_trials([trial])
+    models = models_of_trial(trial)
+    parts = part_counts(stage, models, trial.work, Nominal(machine.rates[precision], machine.bandwidth))
+    seconds = sum(machine.seconds(counts, precision) for counts in parts.values()), sum(found.seconds.values())
+    peak = predicted_peak(trial, models)
+    process = machine.resident(peak.total, stage, precision) / 1e6, found.peak / 1e6
+    ratio = ""
+    if precision == "fp32":
+        predicted, living = allocations(name, stage)
+        ratio = f"{predicted / living:.2f}"
+    return (
+        f"| {name} | {stage} | {precision} | {seconds[0]:.3f} | {seconds[1]:.3f} | {seconds[0] / seconds[1]:.2f} "
+        f"| {process[0]:,.0f} | {process[1]:,.0f} | {process[0] / process[1]:.2f} | {ratio} |"
+    )
 
 
 def main(words: list[str]) -> None:
-    if words[:1] == ["--measure"]:
-        print({"allocated": allocated, "resident": resident}[words[1]](words[2], words[3]))
-        return
-    models = words[:1] or MODELS
-    heads = ("predicted", "allocated", "ratio", "resident", "ratio")
-    print(f"{'model':8}{'stage':8}" + "".join(f"{head:>12}" for head in heads) + "  MB; high point")
-    for name in models:
-        for stage in words[1:] or STAGES:
-            started, row = time.monotonic(), measure(name, stage)
-            values = [float(row[key]) for key in ("predicted", "allocated", "resident")]
-            print(
-                f"{name:8}{stage:8}{values[0] / 1e6:12.1f}{values[1] / 1e6:12.1f}{values[0] / values[1]:12.2f}"
-                f"{values[2] / 1e6:12.1f}{values[0] / max(values[2], 1):12.2f}  {row['phase']}; "
-                f"{time.monotonic() - started:.0f} s",
-                flush=True,
-            )
-            if words[2:]:
-                print(json.dumps(row))
+    import transformers
+
+    from preceptor.pipeline.calibrate import calibrate
+
+    transformers.logging.set_verbosity_error()
+    machine = calibrate()
+    print(machine.line(), flush=True)
+    print(f"{machine.base / 1e6:.0f} MB before a model, {machine.first / 1e6:.0f} more with the first step")
+    print("held per byte that torch allocates:", ", ".join(f"{kind} {held:.2f}" for kind, held in machine.held.items()))
+    for precision, times in machine.times.items():
+        print(precision, ", ".join(f"{cost} {value:.2f}" for cost, value in times.items()))
+    print(f"\n{HEAD}")
+    for name in words or MODELS:
+        for stage in STAGES:
+            for precision in PRECISIONS:
+                print(row(machine, name, stage, precision), flush=True)
 
 
 if __name__ == "__main__":

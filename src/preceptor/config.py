@@ -406,7 +406,7 @@ TABLES: dict[str, type] = {
     "serve": ServeConfig,
     "web": WebConfig,
 }
-PLAIN_KEYS = ("base", "database", "name", "presidio")  # keys of `preceptor.toml` outside its tables
+PLAIN_KEYS = ("base", "database", "name", "presidio", "store")  # keys of `preceptor.toml` outside its tables
 
 
 def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:

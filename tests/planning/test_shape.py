@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from preceptor.errors import UserError
+from preceptor.models.attention import SHORT, fuse_activations
 from preceptor.models.logprobs import CHUNK
 from preceptor.planning import memory
 from preceptor.planning.activations import measure_activations, narrow
@@ -82,6 +83,7 @@ def test_activations_are_what_autograd_keeps(architecture):
     found = measure_activations(config, precision="fp32")
     assert narrow(config, 0.0)[1] > 1, "the measured layers are narrower than the model's"
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
+    fuse_activations(model)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -104,7 +106,7 @@ def test_bf16_keeps_less():
 def test_constants_of_the_trainer():
     from preceptor.training.reward import SCORED
 
-    assert (memory.LOGIT_CHUNK, memory.SCORED) == (CHUNK, SCORED)
+    assert (memory.LOGIT_CHUNK, memory.SCORED, memory.SHORT) == (CHUNK, SCORED, SHORT)
 
 
 def test_what_is_no_model(tmp_path):

@@ -1,6 +1,7 @@
 """Commands for people and programs: web, serve, chat; and the plan before renting machines."""
 
 import json
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -87,5 +88,14 @@ def plan(
     from preceptor.planning.plan import plan_of
     from preceptor.planning.table import plan_lines
 
+    if options.calibrate:
+        from preceptor.pipeline.calibrate import measure_machine
+
+        path, machine = measure_machine(options.machine)
+        print(f"{path}: {machine.line()}", file=sys.stderr)
+        if options.preset is None and options.model is None:
+            if as_json:
+                print(path.read_text(), end="")
+            return
     made = plan_of(options)
     print(json.dumps(made.to_json(), indent=1) if as_json else "\n".join(plan_lines(made)))

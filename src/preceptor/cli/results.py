@@ -221,6 +221,38 @@ def evaluate(
 
 
 @app.command
+def push(names: list[str] | None = None, /, *, to: str | None = None, workspace: Where = None) -> None:
+    """Send releases, corpora and models to a shared or object store, for nodes that share no disk.
+
+    Parameters
+    ----------
+    names
+        Models, or kind/name (releases/NAME, corpus/NAME, models/NAME); everything when absent.
+    to
+        Where: s3://bucket/folder, gs://..., file:///...; `store` of preceptor.toml when absent.
+    """
+    from preceptor.store.objects import push as run
+
+    print(run(open_workspace(workspace), to, names or ()).line())
+
+
+@app.command
+def pull(names: list[str] | None = None, /, *, source: str | None = None, workspace: Where = None) -> None:
+    """Fetch releases, corpora and models from a shared or object store; every file is compared with its hash.
+
+    Parameters
+    ----------
+    names
+        Models, or kind/name; everything that the store has and the workspace has not when absent.
+    source
+        Where from; `store` of preceptor.toml when absent.
+    """
+    from preceptor.store.objects import pull as run
+
+    print(run(open_workspace(workspace), source, names or ()).line())
+
+
+@app.command
 def backup(file: Path, /, *, restore: bool = False, workspace: Where = None) -> None:
     """Copy the database to a file while everybody works, or put such a copy back.
 

@@ -24,6 +24,8 @@ from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from preceptor.models.shard import gathered
+
 NAME = "preceptor"
 # On CPUs, bf16 matrix products are several times as fast as torch's fused attention in bf16. They hold the whole matrix
 # of a row's attention weights, so they serve rows of up to this many tokens.
@@ -233,13 +235,19 @@ def packed_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, layout
     return states.last_hidden_state[0, :tokens]
 
 
+def fuse_activations(model: nn.Module) -> None:
+    """Replace an activation that is written out in eight operations, each a pass over the memory."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is NewGELUActivation:
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+@gathered
 @torch.no_grad()
 def install(model: PreTrainedModel) -> None:
     """Make the model faster at the same results: packed rows where its attention allows them, a fused activation."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is NewGELUActivation:  # written out in eight operations, each a pass over the memory
-                setattr(module, name, nn.GELU(approximate="tanh"))
+    fuse_activations(model)
     before = model.config.get_text_config()._attn_implementation
     if before != "sdpa" or not getattr(model, "_supports_attention_backend", False):
         return

@@ -20,9 +20,19 @@ from transformers import (
 from preceptor.errors import UserError
 from preceptor.models.adapters import CONFIG, Adapter, merge, put_adapter, read_adapter
 from preceptor.models.attention import install
+from preceptor.models.divided import read_divided
 from preceptor.models.save import lineage, read_card
+from preceptor.models.shard import like, several, shard
 
 BIAS = "preceptor_bias"  # config key of a reward model: added to every score
+FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+)  # of files that are not as they say
 HEADS = ("score.weight", "score.bias", "classifier.weight", "classifier.bias")
 
 transformers.logging.set_verbosity_error()
@@ -67,11 +77,18 @@ def context_length(source: str | Path) -> int:
 
 
 def load_policy(
-    source: str | Path, device: torch.device | None = None, *, dropout: float = 0.0, attention: str = "sdpa"
+    source: str | Path,
+    device: torch.device | None = None,
+    *,
+    dropout: float = 0.0,
+    attention: str = "sdpa",
+    divided: bool = False,
+    frozen: bool = False,
 ) -> PreTrainedModel:
     """A causal language model in fp32, in evaluation mode, with every dropout of its config set to `dropout`.
 
-    `attention`: kernels by their name in transformers' attention interface.
+    `attention`: kernels by their name in transformers' attention interface. `divided`: over the ranks, where there are
+    several; each reads its own part only. `frozen`: without gradients.
 
     Raises UserError for a folder without config or safetensors weights, or an architecture whose logits are not its
     unembedding of its last hidden state (see `logprobs.check_projection`).
@@ -85,27 +102,36 @@ def load_policy(
     for name in ("attention_dropout", "attn_pdrop", "classifier_dropout"):
         if getattr(config, name, None) is not None:
             setattr(config, name, 0.0)
-    model = _from_pretrained(AutoModelForCausalLM, source, config, attention)
-    model.to(device or best_device()).eval()
-    install(model)
+    model = _load(AutoModelForCausalLM, source, config, attention, device, divided=divided, frozen=frozen)
     check_projection(model)
     return model
 
 
-def load_scalar(source: str | Path, device: torch.device | None = None, *, attention: str = "sdpa") -> PreTrainedModel:
-    """A model with one score per token: a reward or value model, `AutoModelForSequenceClassification`, one label."""
+def load_scalar(
+    source: str | Path,
+    device: torch.device | None = None,
+    *,
+    attention: str = "sdpa",
+    divided: bool = False,
+    frozen: bool = False,
+) -> PreTrainedModel:
+    """A model with one score per token: a reward or value model, `AutoModelForSequenceClassification`, one label.
+    Options as in `load_policy`."""
     config = read_config(source)
     _no_dropout(config)
     if config.num_labels != 1:
         raise UserError(f"{source} has {config.num_labels} labels; a reward model has one")
-    model = _from_pretrained(AutoModelForSequenceClassification, source, config, attention)
-    model.to(device or best_device()).eval()
-    install(model)
-    return model
+    kind = AutoModelForSequenceClassification
+    return _load(kind, source, config, attention, device, divided=divided, frozen=frozen)
 
 
 def scalar_from_policy(
-    source: str | Path, seed: int, device: torch.device | None = None, *, attention: str = "sdpa"
+    source: str | Path,
+    seed: int,
+    device: torch.device | None = None,
+    *,
+    attention: str = "sdpa",
+    divided: bool = False,
 ) -> PreTrainedModel:
     """A policy's body with its unembedding replaced by a scalar head drawn from N(0, 1/(d + 1)).
 
@@ -114,19 +140,17 @@ def scalar_from_policy(
     config = read_config(source)
     _no_dropout(config)
     config.num_labels = 1
-    model = _from_pretrained(AutoModelForSequenceClassification, source, config, attention, new=HEADS)
+    model = _load(AutoModelForSequenceClassification, source, config, attention, device, new=HEADS, divided=divided)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(f"{source}: its classification model ({type(model).__name__}) has no linear `score` head")
     generator = torch.Generator().manual_seed(seed)
     weight = model.score.weight
     draw = torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1)
     with torch.no_grad():
-        weight.copy_(draw)
+        weight.copy_(like(draw, weight))
         if model.score.bias is not None:
             model.score.bias.zero_()
     setattr(model.config, BIAS, 0.0)
-    model.to(device or best_device()).eval()
-    install(model)
     return model
 
 
@@ -152,6 +176,34 @@ def _no_dropout(config) -> None:
     ):
         if getattr(config, name, None) is not None:
             setattr(config, name, 0.0)
+
+
+def _load(
+    kind,
+    source: str | Path,
+    config,
+    attention: str,
+    device: torch.device | None,
+    *,
+    new: tuple[str, ...] = (),
+    divided: bool = False,
+    frozen: bool = False,
+) -> PreTrainedModel:
+    """The model on its device, in evaluation mode, with our attention; see `_from_pretrained`, and `load_policy` for
+    `divided` and `frozen`."""
+    folder, device = Path(source), device or best_device()
+    plain = any(folder.glob("*.safetensors")) and not (folder / CONFIG).is_file()
+    if divided and several() and plain:
+        try:
+            model = read_divided(kind, folder, config, attention, device, new, frozen=frozen)
+        except FAULTS as error:
+            raise UserError(f"cannot load {source}: {reason(error)}") from error
+        if model is not None:
+            return model
+    model = _from_pretrained(kind, source, config, attention, new)
+    model.requires_grad_(not frozen).to(device).eval()
+    install(model)
+    return shard(model) if divided else model
 
 
 def _from_pretrained(kind, source: str | Path, config, attention: str, new: tuple[str, ...] = ()) -> PreTrainedModel:
@@ -180,7 +232,7 @@ def _from_pretrained(kind, source: str | Path, config, attention: str, new: tupl
             attn_implementation=attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except FAULTS as error:
         raise UserError(f"cannot load {source}: {reason(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith(new))
     if missing:

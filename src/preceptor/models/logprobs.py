@@ -59,7 +59,7 @@ def check_projection(model: PreTrainedModel) -> None:
     """Raises UserError when `project` does not give this architecture's own logits."""
     ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
     own = model(input_ids=ids, use_cache=False).logits.float()
-    ours = project(model, hidden_states(model, ids)).float()
+    ours = logits_of(model, ids).float()
     if not own.isfinite().all():
         raise UserError(
             f"{model.config.name_or_path or type(model).__name__}: its weights give logits of NaN or infinity"
@@ -69,6 +69,12 @@ def check_projection(model: PreTrainedModel) -> None:
             f"{type(model).__name__} changes its logits after the unembedding in a way that Preceptor does not know; "
             "it cannot be trained here"
         )
+
+
+@gathered
+def logits_of(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Logits [B, S, V] of short rows ids [B, S]."""
+    return project(model, hidden_states(model, ids))
 
 
 def selected_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

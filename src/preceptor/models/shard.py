@@ -38,10 +38,11 @@ def shard(model):
         return model
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    skeleton = copy.deepcopy(model)
-    for parameter in skeleton.parameters():
-        parameter.data = parameter.data.new_empty(0)
-        parameter.requires_grad_(False)
+    here = mesh().device_type
+    empty = {
+        id(p): nn.Parameter(torch.empty(0, dtype=p.dtype, device=here), requires_grad=False) for p in model.parameters()
+    }
+    skeleton = copy.deepcopy(model, empty)
     for layer in layers(model):
         fully_shard(layer, mesh=mesh(), reshard_after_forward=True)
     fully_shard(model, mesh=mesh(), reshard_after_forward=True)
@@ -53,7 +54,13 @@ def shard(model):
 
 def _within(self, function, *args, **options):
     found = function(self, *args, **options)
-    return found.clone() if found._is_view() else found  # FSDP2 hooks itself to what comes out; a view may lose it
+    view = isinstance(found, Tensor) and found._is_view()
+    return found.clone() if view else found  # FSDP2 hooks itself to what comes out; a view may lose it
+
+
+def skeleton_of(model) -> nn.Module | None:
+    """What `whole` fills: the model without weights; None for a model that is not sharded."""
+    return _skeletons.get(model)
 
 
 def layers(model) -> list[nn.Module]:

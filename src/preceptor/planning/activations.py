@@ -8,11 +8,12 @@ head kept; what a token leaves behind is a sum of such widths, so it scales back
 import copy
 import math
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TOKENS = (128, 256)  # in one row
 LAYERS = (2, 3)
 VOCABULARY = 8
+ANSWERS, PROMPT = 4, 8  # answers to one prompt and its tokens, where they share it
 DROPOUTS = ("resid_pdrop", "hidden_dropout", "embd_pdrop")  # as `models/load.py:load_policy` sets them
 
 
@@ -24,6 +25,7 @@ class Activations:
     base: float  # kept outside the layers
     transient: float  # beyond those, at the high point of a layer's backward
     quiet: float  # high point of a pass without gradient
+    squared: float = 0.0  # kept by each layer, per token and token of its row's length
 
 
 def measure_activations(config, *, precision: str, dropout: float = 0.0) -> Activations:
@@ -42,6 +44,26 @@ def measure_activations(config, *, precision: str, dropout: float = 0.0) -> Acti
         transient=scale * max(0.0, deep[1] - deep[0]),
         quiet=scale * deep[2],
     )
+
+
+def shared_activations(config, plain: Activations, *, precision: str) -> Activations:
+    """What training on answers that share their prompt in a packed row leaves behind, as the reward model is trained
+    where its attention can do that; `plain`: what rows of their own leave.
+
+    Packed rows are copied into blocks for attention, and in fp32 a processor then keeps the attention's weights, which
+    grow with the square of the length: hence a third length. In bf16 the same share of copies is added (memory.py
+    counts the weights)."""
+    small, scale = narrow(config, 0.0)
+    lengths = (TOKENS[0] // 2, *TOKENS)
+    kept = [_run(small, LAYERS[1], n, "fp32", True)[0] - _run(small, LAYERS[0], n, "fp32", True)[0] for n in lengths]
+    per_row = [saved / ANSWERS for saved in kept]  # of one layer: linear * length + squared * length ** 2
+    first, second = ((b - a) / (n - m) for a, b, m, n in zip(per_row, per_row[1:], lengths, lengths[1:]))
+    squared = max(0.0, (second - first) / (lengths[2] - lengths[0]))
+    linear = first - squared * (lengths[0] + lengths[1])
+    if precision == "fp32":
+        return replace(plain, per_layer=scale * linear, squared=scale * squared)
+    alone = measure_activations(config, precision="fp32")
+    return replace(plain, per_layer=plain.per_layer * scale * linear / alone.per_layer)
 
 
 def narrow(config, dropout: float):
@@ -72,10 +94,28 @@ def narrow(config, dropout: float):
     return small, scale
 
 
-def _run(config, layers: int, tokens: int, precision: str) -> tuple[int, int, int]:
+def packed_activations(config, plain: Activations, *, precision: str) -> Activations:
+    """What training on answers that share their prompt leaves behind; `plain`: what rows of their own leave.
+
+    Packed rows are copied into blocks for attention. That is counted in fp32: in bf16 a processor keeps attention
+    weights too, which do not grow with tokens (memory.py counts them), so there the same share is added."""
+    shared = measure_activations(config, precision="fp32", shared=True)
+    if precision == "fp32":
+        return shared
+    alone = measure_activations(config, precision="fp32")
+    return replace(
+        plain,
+        per_layer=plain.per_layer * shared.per_layer / alone.per_layer,
+        transient=plain.transient * shared.transient / max(alone.transient, 1.0),
+    )
+
+
+def _run(config, layers: int, tokens: int, precision: str, shared: bool = False) -> tuple[int, int, int]:
     """Live bytes beyond weights and gradients: kept after forward, at the high point of backward, without gradient."""
     import torch
     from transformers import AutoModelForCausalLM
+
+    from preceptor.models.attention import fuse_activations, install, packed_states, packs, shared_layout
 
     config = copy.deepcopy(config)
     config.num_hidden_layers = layers
@@ -83,23 +123,35 @@ def _run(config, layers: int, tokens: int, precision: str) -> tuple[int, int, in
         config.layer_types = (list(config.layer_types) * layers)[:layers]
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
-        ids = torch.zeros(1, tokens, dtype=torch.long)
+        fuse_activations(model)  # as the trainer loads it
+        ids, layout = torch.zeros(1, tokens, dtype=torch.long), None
+        if shared:
+            model.eval()
+            install(model)
+            ids = ids.expand(ANSWERS, -1)
+            if packs(model, tokens):
+                layout = shared_layout([PROMPT], [[tokens - PROMPT] * ANSWERS], ids.device)
+                ids = torch.zeros(PROMPT + ANSWERS * (tokens - PROMPT), dtype=torch.long)
+            model.train()
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
         def forward():
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                if layout is not None:
+                    return packed_states(model, ids, ids, layout)
                 return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
 
         grads = [p.grad for p in model.parameters()]
-        live = _live_bytes([*model.parameters(), *model.buffers(), *grads, ids])
+        known = [*model.parameters(), *model.buffers(), *grads, ids]
+        live = _live_bytes(known)
         with live:
             hidden = forward()
             saved, live.high = live.now, live.now
             hidden.sum().backward()
             high = live.high
         del hidden
-        quiet = _live_bytes([*model.parameters(), *model.buffers(), *grads, ids])
+        quiet = _live_bytes(known)
         with quiet, torch.no_grad():
             forward()
         return saved, high, quiet.high

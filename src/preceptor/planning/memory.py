@@ -14,6 +14,7 @@ from preceptor.planning.shape import Shape
 from preceptor.planning.work import Work
 
 LOGIT_CHUNK = 2**22  # models/logprobs.py: CHUNK; a test compares them
+SHORT = 512  # models/attention.py: SHORT; likewise
 SCORED = 64  # rows that the reward model scores at once: training/reward.py
 
 
@@ -66,6 +67,7 @@ class Model:
     training: Activations  # in the precision of training
     acting: Activations  # in fp32, as the engine draws
     scalar: bool = False
+    drops: bool = False  # activations at random, in training
 
     @property
     def parameters(self) -> int:
@@ -84,6 +86,7 @@ class Setting:
     layout: Layout
     gpus: int
     lora_rank: int = 16
+    device: str = "cuda"
 
     @property
     def ranks(self) -> int:
@@ -130,9 +133,13 @@ class Setting:
 
     def saved(self, model: Model, rows: int, length: int) -> float:
         shape, a = model.shape, model.training
+        weights = rows * length * length * a.squared
+        if self.device == "cpu" and self.work.precision == "bf16" and length <= SHORT:
+            # models/attention.py keeps the attention's weights in bf16 on a processor
+            weights = f.BF16 * rows * shape.heads * length * length
         if self.layout.checkpointing:
-            return f.checkpointed_bytes(rows, length, shape.layers, shape.width, a.per_layer, a.base)
-        return f.saved_bytes(rows, length, shape.layers, a.per_layer, a.base)
+            return f.checkpointed_bytes(rows, length, shape.layers, shape.width, a.per_layer, a.base) + weights
+        return f.saved_bytes(rows, length, shape.layers, a.per_layer, a.base) + shape.layers * weights
 
     def transient(self, model: Model, rows: int, length: int) -> float:
         return rows * length * model.training.transient

@@ -20,8 +20,14 @@ class PlanOptions:
     gpus: int = 1
     """Number of GPUs."""
 
-    gpu_memory: float = 80.0
-    """Memory of one GPU, in GB of 10^9 bytes."""
+    calibrate: bool = False
+    """First measure this machine by short real steps, about a minute, and keep that for --machine here."""
+
+    machine: str | None = None
+    """Plan with the speed and memory that --calibrate measured: here, or the file of such a measurement."""
+
+    gpu_memory: float | None = None
+    """Memory of one GPU, in GB of 10^9 bytes; 80, or the machine's with --machine."""
 
     gpu_flops: float | None = None
     """Peak of one GPU in TFLOP/s; by default an A100's, 312 in bf16 and 19.5 in fp32."""
@@ -34,6 +40,9 @@ class PlanOptions:
 
     utilisation: float = 0.35
     """Share of the peak that training reaches."""
+
+    dry_run: bool = False
+    """Also shard the models themselves over pretended ranks, without weights, and compare with the plan's figures."""
 
     stage: Literal["all", "sft", "reward", "ppo"] = "all"
     """Which stage to plan."""

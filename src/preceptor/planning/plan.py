@@ -9,7 +9,9 @@ from preceptor.errors import UserError
 from preceptor.planning import effort as e
 from preceptor.planning import formulas as f
 from preceptor.planning import memory as m
-from preceptor.planning.activations import measure_activations
+from preceptor.planning.activations import DROPOUTS, measure_activations, shared_activations
+from preceptor.planning.dry_run import DryRun, dry_run
+from preceptor.planning.machine import Machine, default_path, stage_seconds
 from preceptor.planning.options import PlanOptions
 from preceptor.planning.shape import PAPER, Shape, measure_shape, preset_config, read_config
 from preceptor.planning.work import PAPER_DAYS, STAGES, Cluster, Work, own_work, paper_work
@@ -68,6 +70,7 @@ class StagePlan:
             "petaflop_s_days": f.petaflop_s_days(self.effort.flops),
             "paper_petaflop_s_days": self.paper_days,
             "seconds": self.effort.seconds,
+            "seconds_per_step": self.effort.seconds / self.effort.steps,
             "draw_seconds": self.effort.draw_seconds,
             "advice": self.advice,
         }
@@ -80,6 +83,7 @@ class Plan:
     cluster: Cluster
     work: Work
     stages: list[StagePlan]
+    dry_runs: list[DryRun]
 
     def to_json(self) -> dict[str, Any]:
         from dataclasses import asdict
@@ -90,6 +94,7 @@ class Plan:
             "cluster": asdict(self.cluster),
             "work": self.work.to_json(),
             "stages": [stage.to_json() for stage in self.stages],
+            "dry_run": [one.to_json() for one in self.dry_runs],
         }
 
 
@@ -101,6 +106,7 @@ def make_plan(
     reward_model: str | None = None,
     stage: str = "all",
     changes: dict[str, Any] | None = None,
+    dry: bool = False,
 ) -> Plan:
     """Plan the stages of one model.
 
@@ -128,18 +134,33 @@ def make_plan(
         known = reward_name in PAPER or not Path(reward_name).exists()
         reward_config = preset_config(reward_name) if known else read_config(reward_name)
         reward = measure_shape(reward_config, reward_name)
-    still = measure_activations(config, precision=work.precision)
-    dropped = measure_activations(config, precision=work.precision, dropout=work.dropout) if work.dropout else still
-    scored = still if reward is policy else measure_activations(reward_config, precision=work.precision)
-    acting = still if work.precision == "fp32" else measure_activations(config, precision="fp32")
-    models = {
-        "sft": m.Model(policy, dropped, acting),
-        "policy": m.Model(policy, still, acting),
-        "reward": m.Model(reward, scored, scored, scalar=True),
-    }
+    models = models_of(config, policy, work, reward_config, reward)
     stages = STAGES if stage == "all" else (stage,)
     plans = [plan_stage(name, models, work, cluster, paper=preset == "175B") for name in stages]
-    return Plan(policy, reward, cluster, work, plans)
+    dry_runs = []
+    if dry:
+        dry_runs = [
+            dry_run(config, policy, cluster.gpus, scalar=False),
+            dry_run(reward_config, reward, cluster.gpus, scalar=True),
+        ]
+    return Plan(policy, reward, cluster, work, plans, dry_runs)
+
+
+def models_of(config, policy: Shape, work: Work, reward_config, reward: Shape) -> dict[str, m.Model]:
+    """The models with what their passes leave behind: in sft (with dropout) and as the policy; the reward model in its
+    own training, whose answers share their prompts, and as reward and value model of ppo (value)."""
+    still = measure_activations(config, precision=work.precision)
+    drops = work.dropout > 0 and any(hasattr(config, name) for name in DROPOUTS)
+    dropped = measure_activations(config, precision=work.precision, dropout=work.dropout) if drops else still
+    scored = still if reward is policy else measure_activations(reward_config, precision=work.precision)
+    ranked = shared_activations(reward_config, scored, precision=work.precision)
+    acting = still if work.precision == "fp32" else measure_activations(config, precision="fp32")
+    return {
+        "sft": m.Model(policy, dropped, acting, drops=drops),
+        "policy": m.Model(policy, still, acting),
+        "reward": m.Model(reward, ranked, scored, scalar=True),
+        "value": m.Model(reward, scored, scored, scalar=True),
+    }
 
 
 def plan_of(options: PlanOptions) -> Plan:
@@ -153,17 +174,28 @@ def plan_of(options: PlanOptions) -> Plan:
         changes[{"sft": "sft_batch", "reward": "reward_batch", "ppo": "minibatch"}[o.stage]] = o.batch
     if o.micro_batch is not None:
         changes[f"{o.stage}_micro_batch"] = o.micro_batch
+    machine = None
+    if o.machine is not None or o.calibrate:
+        machine = Machine.read(default_path() if o.machine in (None, "here") else Path(str(o.machine)))
+    memory = machine.memory if machine else 80 * f.GB
     cluster = Cluster(
         gpus=o.gpus,
-        memory=o.gpu_memory * f.GB,
+        memory=memory if o.gpu_memory is None else o.gpu_memory * f.GB,
         flops=None if o.gpu_flops is None else o.gpu_flops * 1e12,
         bandwidth=o.gpu_bandwidth * 1e12,
         link=o.network * f.GB,
         utilisation=o.utilisation,
         lora_rank=o.lora_rank,
+        machine=machine,
     )
     return make_plan(
-        cluster, preset=o.preset, model=o.model, reward_model=o.reward_model, stage=o.stage, changes=changes
+        cluster,
+        preset=o.preset,
+        model=o.model,
+        reward_model=o.reward_model,
+        stage=o.stage,
+        changes=changes,
+        dry=o.dry_run,
     )
 
 
@@ -173,7 +205,7 @@ def plan_stage(stage: str, models: dict[str, m.Model], work: Work, cluster: Clus
         options = [option for option in options if not option.layout.sharded]
     chosen = next((option for option in options if option.fits), None)
     least = chosen or min(options, key=lambda option: option.peak.total)
-    setting = m.Setting(work, least.layout, cluster.gpus, cluster.lora_rank)
+    setting = m.Setting(work, least.layout, cluster.gpus, cluster.lora_rank, cluster.device)
     effort = effort_of(stage, models, setting, cluster, least)
     days = PAPER_DAYS.get(stage) if paper else None
     advice = say(stage, chosen, least, models, work, cluster, setting)
@@ -185,17 +217,22 @@ def phases_of(stage: str, models: dict[str, m.Model], s: m.Setting, micro: int, 
         return m.sft_phases(models["sft"], s, micro)
     if stage == "reward":
         return m.reward_phases(models["reward"], s, micro)
-    return m.ppo_phases(models["policy"], models["reward"], models["reward"], s, micro, drawn)
+    return m.ppo_phases(models["policy"], models["value"], models["value"], s, micro, drawn)
 
 
 def effort_of(stage: str, models: dict[str, m.Model], s: m.Setting, cluster: Cluster, option: Option) -> e.Effort:
     micro = option.micro_batch
     policy, reward = models["policy"].shape, models["reward"].shape
     if stage == "sft":
-        return e.sft_effort(policy, s, cluster, micro)
-    if stage == "reward":
-        return e.reward_effort(reward, s, cluster, micro)
-    return e.ppo_effort(policy, reward, s, cluster, micro, max(1, option.drawn))
+        found = e.sft_effort(policy, s, cluster, micro)
+    elif stage == "reward":
+        found = e.reward_effort(reward, s, cluster, micro)
+    else:
+        found = e.ppo_effort(policy, reward, s, cluster, micro, max(1, option.drawn))
+    if cluster.machine is None:
+        return found
+    learning, drawing = stage_seconds(stage, models, s, cluster.machine, micro)
+    return replace(found, compute_seconds=learning, draw_seconds=drawing)
 
 
 def asked_micro_batch(stage: str, work: Work) -> int:
@@ -208,7 +245,7 @@ def step_rows(stage: str, work: Work) -> int:
 
 def weigh(stage: str, models: dict[str, m.Model], work: Work, cluster: Cluster, layout: m.Layout) -> Option:
     """Memory of one layout, at the micro-batch asked for or the largest that fits; likewise answers drawn at once."""
-    setting = m.Setting(work, layout, cluster.gpus, cluster.lora_rank)
+    setting = m.Setting(work, layout, cluster.gpus, cluster.lora_rank, cluster.device)
     most = -(-step_rows(stage, work) // cluster.gpus)  # a GPU never gets more rows in one pass
     share = -(-work.episodes // cluster.gpus)
 

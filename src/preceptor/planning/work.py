@@ -1,10 +1,13 @@
 """What is to be done, and on what: the stages' sizes, and the cluster."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preceptor.config import PpoConfig, RewardConfig, SampleConfig, SftConfig
 from preceptor.errors import UserError
+
+if TYPE_CHECKING:
+    from preceptor.planning.machine import Machine
 
 STAGES = ("sft", "reward", "ppo")
 
@@ -125,6 +128,7 @@ class Cluster:
     utilisation: float  # share of the peak operations that training reaches
     lora_rank: int = 16
     reserve: float = 0.06  # share of memory kept for the driver, communication buffers and fragmentation
+    machine: "Machine | None" = None  # what --calibrate measured of one such device; without it time is assumed
 
     def __post_init__(self) -> None:
         if self.gpus < 1:
@@ -140,8 +144,13 @@ class Cluster:
 
     @property
     def room(self) -> float:
-        """Bytes of one GPU that a plan may use."""
-        return self.memory * (1 - self.reserve)
+        """Bytes of one GPU that a plan may use for what torch allocates."""
+        most = self.memory * (1 - self.reserve)
+        return most if self.machine is None else self.machine.allocatable(most)
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.machine is None else self.machine.device
 
     def rate(self, precision: str) -> float:
         """Operations per second of one GPU, at its peak."""

@@ -23,7 +23,7 @@ from preceptor.models.load import context_length, load_policy, load_scalar, load
 from preceptor.models.logprobs import answer_logprobs, answer_mask, answer_values, sequence_logprobs
 from preceptor.models.roles import share_base
 from preceptor.models.save import count_parameters, lineage
-from preceptor.models.shard import shard, whole
+from preceptor.models.shard import whole
 from preceptor.returns import gae, token_rewards, whiten
 from preceptor.rollout.engine import generate
 from preceptor.rollout.vllm_engine import Engine, VllmInside, VllmServer
@@ -83,10 +83,9 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
     if lora:
         policy, reference, value, reward = share_base(source, judge, lora, config.seed, attention=config.attention)
     else:
-        policy, reference = (load_policy(source, attention=config.attention) for _ in range(2))
-        value, reward = (load_scalar(judge, attention=config.attention) for _ in range(2))
-        policy, reference = shard(policy), shard(reference.requires_grad_(False))
-        value, reward = shard(value), shard(reward.requires_grad_(False))
+        how = {"attention": config.attention, "divided": True}
+        policy, reference = (load_policy(source, frozen=frozen, **how) for frozen in (False, True))
+        value, reward = (load_scalar(judge, frozen=frozen, **how) for frozen in (False, True))
     policy_optimizer = Optimizers(policy, lr=config.lr)
     value_optimizer = Optimizers(value, lr=config.value_lr)
     average = Average(policy, config.ema) if config.ema > 0 else None

@@ -19,7 +19,7 @@ from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own
 from preceptor.models.load import BIAS, context_length, load_tokenizer, scalar_from_policy
 from preceptor.models.logprobs import final_scores, shared_scores
 from preceptor.models.save import count_parameters, lineage
-from preceptor.models.shard import shard, whole
+from preceptor.models.shard import whole
 from preceptor.statistics.reliability import labeler_weights
 from preceptor.store import Workspace
 from preceptor.text.batches import by_length, epoch_places, pad_right
@@ -57,10 +57,10 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
     demonstrations = freeze_demonstrations(workspace, config)
 
     torch.manual_seed(config.seed)
-    model, lora = scalar_from_policy(source, config.seed, attention=config.attention), lora_of(config)
+    lora = lora_of(config)
+    model = scalar_from_policy(source, config.seed, attention=config.attention, divided=True)
     if lora:
         adapt(model, lora, config.seed)
-    model = shard(model)
     optimizers = Optimizers(model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay)
     total = config.epochs * math.ceil(len(train) / config.batch)
     made_from = {"model": lineage(source), release.name: release.sha256}

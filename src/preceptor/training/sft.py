@@ -16,7 +16,7 @@ from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own
 from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer, masked_attention
 from preceptor.models.logprobs import answer_logprobs, answer_mask, sequence_logprobs
 from preceptor.models.save import count_parameters, lineage
-from preceptor.models.shard import shard, whole
+from preceptor.models.shard import whole
 from preceptor.rollout.engine import generate
 from preceptor.store import Workspace
 from preceptor.text.batches import batch_places, by_length, epoch_places, pad_right
@@ -60,10 +60,10 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
         made_from |= judge.made_from
 
     torch.manual_seed(config.seed)
-    model, lora = load_policy(source, dropout=config.dropout, attention=config.attention), lora_of(config)
+    lora = lora_of(config)
+    model = load_policy(source, dropout=config.dropout, attention=config.attention, divided=True)
     if lora:
         adapt(model, lora, config.seed)
-    model = shard(model)
     optimizers = Optimizers(model, lr=config.lr, weight_decay=config.weight_decay)
     epoch_steps = math.ceil(len(examples) / config.batch)
     total = config.epochs * epoch_steps
