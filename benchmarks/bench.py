@@ -55,7 +55,7 @@ CONTESTS = (
     Contest("ppo_full", "trl-ppo", "ppo_rounds"),
     Contest("ppo_ragged", "trl-ppo", "ppo_rounds"),
     Contest("ppo_lora", "trl-ppo", "lora_rounds"),
-    Contest("generate", "transformers", "generate_rounds", ours=("fp32",), theirs=("fp32",)),
+    Contest("generate", "transformers", "generate_rounds"),
     Contest("sft_medium", None, "medium_rounds"),
 )
 

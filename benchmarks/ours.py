@@ -14,14 +14,14 @@ from turns import Finished, Turns
 
 from preceptor.config import PpoConfig, RewardConfig, SftConfig
 from preceptor.models.adapters import Lora, adapt, take_adapter
-from preceptor.models.load import load_policy, load_scalar, load_tokenizer, scalar_from_policy
+from preceptor.models.load import checkpoint_layers, load_policy, load_scalar, load_tokenizer, scalar_from_policy
 from preceptor.models.roles import share_base
 from preceptor.models.save import lineage, save_model
 from preceptor.rollout.engine import generate
 from preceptor.text.chat import Chat
 from preceptor.training import ppo, reward, sft
 from preceptor.training.data import Example, RankedPrompt
-from preceptor.training.optim import Optimizers
+from preceptor.training.optim import Optimizers, autocast
 from preceptor.types import ModelCard, Sampling
 
 LR = 1e-4
@@ -145,8 +145,11 @@ def run_ppo_ragged(turns: Turns, folder: Path, precision: str) -> None:
 
 
 def run_ppo_lora(turns: Turns, folder: Path, precision: str) -> None:
-    """All four roles over one base of 24M parameters."""
-    iterations(turns, folder, precision, "medium", share_base(folder / "medium", folder / "reward-lora", LORA, seed=0))
+    """All four roles over one base of 24M parameters, with all that saves memory."""
+    models = share_base(folder / "medium", folder / "reward-lora", LORA, seed=0)
+    for trained in (models[0], models[2]):  # policy and value, as with `gradient_checkpointing`
+        checkpoint_layers(trained)
+    iterations(turns, folder, precision, "medium", models)
 
 
 def write_lora_reward(folder: Path) -> None:
@@ -159,7 +162,7 @@ def write_lora_reward(folder: Path) -> None:
 
 
 def run_generate(turns: Turns, folder: Path, precision: str) -> None:
-    """Four answers to each prompt, a batch of rows at a time; the engine draws in fp32."""
+    """Four answers to each prompt, a batch of rows at a time."""
     sizes, prompts = read_sizes(folder), read_tokens(folder)["prompts"]
     chat, model = Chat(load_tokenizer(folder / "ragged")), load_policy(folder / "ragged")
     turns.count(model.base_model)
@@ -167,15 +170,16 @@ def run_generate(turns: Turns, folder: Path, precision: str) -> None:
     seed = 0
     while True:
         sampling = Sampling(temperature=0.7, max_new_tokens=sizes.answer, seed=seed)
-        answers = generate(
-            model,
-            prompts[: sizes.prompts],
-            sampling,
-            stop=frozenset([chat.eos]),
-            pad=chat.pad,
-            k=4,
-            batch=sizes.rows,
-        )
+        with autocast(precision, model.device):
+            answers = generate(
+                model,
+                prompts[: sizes.prompts],
+                sampling,
+                stop=frozenset([chat.eos]),
+                pad=chat.pad,
+                k=4,
+                batch=sizes.rows,
+            )
         lengths = [len(episode.answer_tokens) for group in answers for episode in group]
         turns.done(work=sum(lengths), answer_tokens=sum(lengths) / len(lengths))
         seed += 1

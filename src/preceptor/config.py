@@ -146,6 +146,9 @@ class LoraConfig(StageConfig):
     lora_merge: bool = True
     """Save the whole model, its adapter folded in and beside it; off: save the adapter alone."""
 
+    gradient_checkpointing: bool = False
+    """Keep the input of each layer only and compute the rest again in the backward pass: less memory, same results."""
+
     def __post_init__(self) -> None:
         StageConfig.__post_init__(self)
         if self.lora_rank is None:

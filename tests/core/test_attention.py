@@ -133,7 +133,7 @@ def test_rows_of_one_length_and_a_row_that_needs_no_padding_are_not_packed(monke
 
 def test_blocks_hold_rows_of_similar_length_and_every_token_once():
     layout = row_layout((100, 4, 90, 3, 50), torch.device("cpu")).rows
-    assert layout.shapes == ((2, 100), (1, 50), (2, 4))
+    assert layout.shapes == ((2, 112), (1, 64), (2, 16))
     assert sorted(layout.back.tolist()) == sorted((~layout.padding[:, 0]).nonzero()[:, 0].tolist())
     assert layout.to[layout.back].tolist() == list(range(247))
 

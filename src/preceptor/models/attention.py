@@ -19,7 +19,7 @@ from itertools import accumulate, repeat
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -32,8 +32,9 @@ NAME = "preceptor"
 SHORT = 512
 # Rows of a block are at least this share of its longest, less SLACK tokens: fewer blocks cost fewer calls.
 SHARE, SLACK = 0.75, 16
-# Packed rows are filled up to a multiple of this: libraries of matrix products keep code for every shape they have met.
-FILL = 64
+# Packed rows are filled up to a multiple of FILL, the rows of a block to one of STEP: libraries of matrix products keep
+# code for every shape that they have met, half a megabyte for each.
+FILL, STEP = 64, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def spread_of(lengths: Sequence[int], device: torch.device, blocks: bool = True)
     to, back, padding, shapes, place = [], torch.empty(ends[-1], dtype=torch.long), [], [], 0
     for group in groups:
         width = max(1, *(lengths[row] for row in group))
+        width += -width % STEP
         starts = torch.tensor([ends[row] for row in group])[:, None]
         own = torch.tensor([lengths[row] for row in group])[:, None]
         columns = torch.arange(width)
@@ -140,10 +142,9 @@ def attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None,
     dtype = torch.get_autocast_dtype(device) if on else query.dtype
     plain = attention_mask is None and query.shape[2] == key.shape[2]
     if layout is None and not (plain and device == "cpu" and dtype == torch.bfloat16):
-        if device == "cpu" and on and key.dtype == torch.float32 and query.shape[2] == 1:
-            # Decoding: fused attention over a cache in fp32 is faster than in bf16, and loses less.
-            with torch.autocast(device, enabled=False):
-                return sdpa_attention_forward(module, query.float(), key, value, attention_mask, scaling=scaling)
+        if query.shape[2] == 1 < key.shape[2] and key.stride(2) == 1 and attention_mask is not None:
+            with torch.autocast(device, enabled=False) if on else nullcontext():
+                return _decode(query, key, value, attention_mask, scaling), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)
     if any(more.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
         raise ValueError("this architecture adds something to its attention that packed rows do not know")
@@ -207,6 +208,19 @@ def _weigh(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropo
     return torch.bmm(scores.softmax(-1), v).unflatten(0, query.shape[:2])
 
 
+def _decode(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scaling: float | None) -> Tensor:
+    """One token of each row over cached keys that stand transposed in memory: on CPUs two matrix products are faster
+    than fused attention then. query [B, H, 1, W], key and value [B, H', K, W], seen [B, 1, 1, K] bool -> [B, 1, H, W].
+    """
+    rows, heads, _, width = query.shape
+    together = (rows * key.shape[1], heads // key.shape[1])  # queries that share their keys
+    scaling = width**-0.5 if scaling is None else scaling
+    query = (query * scaling).to(key.dtype).reshape(*together, width)
+    scores = torch.bmm(query, key.transpose(2, 3).flatten(0, 1)).view(rows, heads, 1, -1)
+    weights = scores.masked_fill_(~seen, -torch.inf).softmax(-1)
+    return torch.bmm(weights.view(*together, -1), value.flatten(0, 1)).view(rows, 1, heads, width)
+
+
 def packs(model: PreTrainedModel, longest: int) -> bool:
     """Can this model be given packed rows of at most `longest` tokens?
 
@@ -223,14 +237,22 @@ def packs(model: PreTrainedModel, longest: int) -> bool:
     return window is None or longest <= window
 
 
-def packed_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-    """Last hidden states [N, D] of the packed tokens `ids` [N] at these `positions` [N] of their rows."""
+def packed_states(
+    model: PreTrainedModel, ids: Tensor, positions: Tensor, layout: Layout, cache: Cache | None = None
+) -> Tensor:
+    """Last hidden states [N, D] of the packed tokens `ids` [N] at these `positions` [N] of their rows. An empty `cache`
+    is given their keys and values, in one row and with those of the filling behind them."""
     # A mask that is ready-made is passed on as it is: none is made, and none is looked at.
     ready = torch.empty(1, 1, 1, 1, device=ids.device)
     tokens, fill = len(ids), -len(ids) % FILL
     ids, positions = F.pad(ids, (0, fill)), F.pad(positions, (0, fill))
     states = model.base_model(
-        input_ids=ids[None], position_ids=positions[None], attention_mask=ready, use_cache=False, layout=layout
+        input_ids=ids[None],
+        position_ids=positions[None],
+        attention_mask=ready,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        layout=layout,
     )
     return states.last_hidden_state[0, :tokens]
 

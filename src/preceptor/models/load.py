@@ -21,6 +21,7 @@ from preceptor.errors import UserError
 from preceptor.models.adapters import CONFIG, Adapter, merge, put_adapter, read_adapter
 from preceptor.models.attention import install
 from preceptor.models.divided import read_divided
+from preceptor.models.heap import keep_few_kernels
 from preceptor.models.save import lineage, read_card
 from preceptor.models.shard import like, several, shard
 
@@ -162,6 +163,20 @@ def read_config(source: str | Path):
         return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} is no model folder and no model that can be fetched: {reason(error)}") from error
+
+
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Make the model's layers keep their inputs only while it trains, and compute the rest again in the backward pass;
+    keep fewer kernels too.
+
+    Raises UserError for an architecture of transformers that cannot."""
+    if not model.supports_gradient_checkpointing:
+        raise UserError(f"{type(model).__name__} cannot checkpoint its layers; leave out gradient_checkpointing")
+    keep_few_kernels()
+    # Its old name is gone from version 6 on, the new one is not in all of version 5.
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    model.train()  # transformers checkpoints in training mode only
 
 
 def _no_dropout(config) -> None:

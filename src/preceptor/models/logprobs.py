@@ -8,6 +8,7 @@ attention allows it (`attention.packs`) the rows go through the model without th
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -18,6 +19,7 @@ from preceptor.models.load import BIAS
 from preceptor.models.shard import gathered
 from preceptor.text.batches import pad_right
 
+STEP = 32  # rows of logits are filled up to a multiple of this
 CHUNK = 2**22  # logits held at once: rows x vocabulary
 
 
@@ -83,18 +85,20 @@ def selected_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, t
     The logits of a few thousand rows exist at a time and are made again in the backward pass.
     """
 
-    def chunk(states: Tensor, wanted: Tensor) -> Tensor:
+    def chunk(states: Tensor, ids: Tensor) -> Tensor:
         logits = project(model, states).float() / temperature
-        return torch.gather(logits, -1, wanted[:, None])[:, 0] - torch.logsumexp(logits, -1)
+        return torch.gather(logits, -1, ids[:, None])[:, 0] - torch.logsumexp(logits, -1)
 
-    size = max(1, CHUNK // model.config.get_text_config().vocab_size)
+    wanted, fill = len(targets), -len(targets) % STEP  # few shapes, as in `attention`
+    hidden, targets = F.pad(hidden, (0, 0, 0, fill)), F.pad(targets, (0, fill))
+    size = max(STEP, CHUNK // model.config.get_text_config().vocab_size // STEP * STEP)
     if len(targets) <= size:
-        return chunk(hidden, targets)
+        return chunk(hidden, targets)[:wanted]
     parts = [
-        checkpoint(chunk, states, wanted, use_reentrant=False) if torch.is_grad_enabled() else chunk(states, wanted)
-        for states, wanted in zip(hidden.split(size), targets.split(size))
+        checkpoint(chunk, states, ids, use_reentrant=False) if torch.is_grad_enabled() else chunk(states, ids)
+        for states, ids in zip(hidden.split(size), targets.split(size))
     ]
-    return torch.cat(parts)
+    return torch.cat(parts)[:wanted]
 
 
 def answer_mask(prompt_lengths: Tensor, lengths: Tensor) -> Tensor:

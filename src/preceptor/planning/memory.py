@@ -15,7 +15,7 @@ from preceptor.planning.work import Work
 
 LOGIT_CHUNK = 2**22  # models/logprobs.py: CHUNK; a test compares them
 SHORT = 512  # models/attention.py: SHORT; likewise
-SCORED = 64  # rows that the reward model scores at once: training/reward.py
+SCORED = 16  # rows that the reward model scores at once: training/reward.py
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def own_work(context: int) -> Work:
         prompt_tokens=min(ppo.max_prompt_tokens, limit - answer),
         answer_tokens=answer,
         text_rows=ppo.ptx_batch if ppo.ptx_coef > 0 else 0,
-        text_micro_batch=ppo.ptx_batch,  # our trainer takes a step's text in one pass
+        text_micro_batch=min(ppo.ptx_batch, ppo.micro_batch),
         text_tokens=min(ppo.ptx_context, limit),
         average=ppo.ema > 0,
         precision=sft.precision,

@@ -1,15 +1,15 @@
 """A running batch: rows join after one prefill, decode together a token at a time, and leave when they are done."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from preceptor.errors import UserError
-from preceptor.models.attention import NAME
+from preceptor.models.attention import NAME, packed_states, packs, row_layout
 from preceptor.models.logprobs import project
 from preceptor.rollout.cache import SlotCache, column_mask, states_of
 from preceptor.rollout.draw import draw, uniforms
@@ -17,6 +17,7 @@ from preceptor.rollout.shared import WORTH, common_start, prefilled
 from preceptor.text.batches import pad_right
 from preceptor.types import FinishReason, Sampling
 
+PREFILL = 1024  # tokens of prompts in one pass: it keeps all of its activations at once
 KEEP = 0.8  # finished rows are moved out when fewer than this share of the rows still decode
 
 
@@ -41,9 +42,8 @@ class RunningBatch:
         self.model, self.pad = model, pad
         self.context = getattr(config, "max_position_embeddings", None)
         self.capacity = rows
-        lower = model.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        wide = torch.float32 if lower and config._attn_implementation == NAME else None  # see `attention.attend`
-        self.cache = SlotCache(config.num_hidden_layers, rows, columns, wide)
+        turned = model.device.type == "cpu" and config._attn_implementation == NAME
+        self.cache = SlotCache(config.num_hidden_layers, rows, columns, turned)
         # The mask below lets a token see all that came before it. A window that is wider than any row changes nothing;
         # a narrower one would.
         sliding = any("sliding" in kind for kind in getattr(config, "layer_types", None) or [])
@@ -72,21 +72,19 @@ class RunningBatch:
                 f"prompt and answer may reach {longest} tokens, but this model attends to the last {self.window} only, "
                 "which the engine does not do; shorten max_new_tokens or the prompts"
             )
+        for group in _prefills(rows):
+            self._join(group)
+
+    def _join(self, rows: Sequence[Row]) -> None:
         prompts = {tuple(row.prompt): None for row in rows}
         place = {prompt: index for index, prompt in enumerate(prompts)}
-        start = common_start(list(prompts))
-        start = start if start >= WORTH and len(prompts) > 1 else 0
-        ids, lengths = pad_right([prompt[start:] for prompt in prompts], self.pad)
         device = self.model.device
-        ids, lengths = ids.to(device), lengths.to(device)
-        prefill = prefilled(self.model, rows[0].prompt[:start], len(ids))
-        hidden = self.model.base_model(input_ids=ids, past_key_values=prefill, use_cache=True).last_hidden_state
-        logits = project(self.model, hidden[torch.arange(len(ids), device=device), lengths - 1])
-        lengths, width = lengths + start, ids.shape[1] + start
         source = torch.tensor([place[tuple(row.prompt)] for row in rows], device=device)
+        lengths, logits, states = self._prefill(list(prompts), source)
+        width = max(map(len, prompts))
         self._compact()
         self._room(width)
-        self.cache.put(states_of(prefill), source)
+        self.cache.put(states)
         self.cache.column = max(self.cache.column, width)
         self.seen = torch.cat([self.seen, column_mask(lengths[source], self.cache.columns)])
         self.position = torch.cat([self.position, lengths[source]])
@@ -103,6 +101,33 @@ class RunningBatch:
         self.u = joined
         self.rows.extend(rows)
         self.alive += len(rows)
+
+    def _prefill(
+        self, prompts: Sequence[tuple[int, ...]], source: Tensor
+    ) -> tuple[Tensor, Tensor, Iterator[tuple[Tensor, Tensor]]]:
+        """Lengths of the prompts, the logits after each, and of each layer the keys and values of rows that have read
+        prompts[source]: [rows, heads, columns, head width]."""
+        model, device = self.model, self.model.device
+        listed = [len(prompt) for prompt in prompts]
+        lengths = torch.tensor(listed, device=device)
+        start = common_start(prompts) if len(prompts) > 1 else 0
+        if start < WORTH and min(listed) < max(listed) and packs(model, max(listed)):
+            ids = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+            columns = torch.arange(max(listed), device=device)
+            ends = lengths.cumsum(0)
+            cache = DynamicCache()
+            positions = columns.expand(len(prompts), -1)[columns < lengths[:, None]]
+            hidden = packed_states(model, ids, positions, row_layout(listed, device), cache)
+            # Of each row the tokens of its prompt; behind a short one stand others, which the row's mask hides.
+            places = ((ends - lengths)[source][:, None] + columns).clamp(max=len(ids) - 1)
+            states = (tuple(x[0][:, places].transpose(0, 1) for x in both) for both in states_of(cache))
+            return lengths, project(model, hidden[ends - 1]), states
+        start = start if start >= WORTH else 0
+        ids, rest = (tensor.to(device) for tensor in pad_right([prompt[start:] for prompt in prompts], self.pad))
+        cache = prefilled(model, prompts[0][:start], len(ids))
+        hidden = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+        logits = project(model, hidden[torch.arange(len(ids), device=device), rest - 1])
+        return lengths, logits, ((keys[source], values[source]) for keys, values in states_of(cache))
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
@@ -148,10 +173,13 @@ class RunningBatch:
         return self.capacity - self.alive
 
     def _compact(self) -> Tensor:
-        """Move the rows that are not finished to the front; returns their former places."""
-        places = [place for place, row in enumerate(self.rows) if row.finish_reason is None]
+        """Move rows from the end into the places of the finished ones; returns the former place of each."""
+        alive = [row.finish_reason is None for row in self.rows]
+        count = sum(alive)
+        behind = iter([place for place in range(count, len(alive)) if alive[place]])
+        places = [place if alive[place] else next(behind) for place in range(count)]
         keep = torch.tensor(places, dtype=torch.long, device=self.position.device)
-        if len(places) < len(self.rows):
+        if count < len(self.rows):
             self.rows = [self.rows[place] for place in places]
             self.cache.keep(keep)
             self.seen, self.position, self.logits = self.seen[keep], self.position[keep], self.logits[keep]
@@ -164,7 +192,7 @@ class RunningBatch:
         self._room()
         column = self.cache.column
         self.seen[:, column] = True
-        mask = self.seen[:, : column + 1]
+        mask = self.seen[:, : self.cache.end(1)]
         # A finished row that still stands in the batch goes on unread; it must not run off a table of positions.
         position = self.position if self.context is None else self.position.clamp(max=self.context - 1)
         hidden = self.model.base_model(
@@ -200,3 +228,22 @@ class RunningBatch:
         if self.seen.shape[1] < self.cache.columns:
             extra = self.seen.new_zeros(len(self.seen), self.cache.columns - self.seen.shape[1])
             self.seen = torch.cat([self.seen, extra], -1)
+
+
+def _prefills(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in groups whose prompts go through the model together: all of them where they share a long start."""
+    prompts = {tuple(row.prompt) for row in rows}
+    if common_start(list(prompts)) >= WORTH:
+        return [list(rows)]
+    groups: list[list[Row]] = [[]]
+    seen: set[tuple[int, ...]] = set()
+    tokens = 0
+    for row in rows:
+        prompt = tuple(row.prompt)
+        tokens += 0 if prompt in seen else len(prompt)
+        if groups[-1] and tokens > PREFILL and prompt not in seen:
+            groups.append([])
+            seen, tokens = set(), len(prompt)
+        seen.add(prompt)
+        groups[-1].append(row)
+    return groups

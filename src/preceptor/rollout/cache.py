@@ -4,13 +4,18 @@ A row's tokens may stand at any columns, with gaps; which columns a row may look
 their next token at the same column, so a step needs no scatter.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+STEP = 16  # columns
+
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values [rows, heads, columns, head width] of one layer."""
+    """Keys and values [rows, heads, columns, head width] of one layer. Where the cache is `turned`, the columns of a
+    head's keys stand together in memory."""
 
     is_sliding = False
 
@@ -19,10 +24,23 @@ class SlotLayer(CacheLayerMixin):
         self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, columns, dtype = self.cache.rows, self.cache.columns, self.cache.dtype or key_states.dtype
-        self.keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3], dtype=dtype)
-        self.values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3], dtype=dtype)
-        self.dtype, self.device, self.is_initialized = dtype, key_states.device, True
+        self.keys = self._empty(key_states, self.cache.turned)
+        self.values = self._empty(value_states)
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+
+    def _empty(self, states: Tensor, turned: bool = False) -> Tensor:
+        rows, (_, heads, _, width), columns = self.cache.rows, states.shape, self.cache.columns
+        if turned:
+            return states.new_zeros(rows, heads, width, columns).transpose(2, 3)
+        return states.new_zeros(rows, heads, columns, width)
+
+    def grow(self) -> None:
+        """As many columns as the cache has by now."""
+        for name, turned in (("keys", self.cache.turned), ("values", False)):
+            old = getattr(self, name)
+            new = self._empty(old, turned)
+            new[:, :, : old.shape[2]] = old
+            setattr(self, name, new)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Write one step's or one prefill's states at the cache's place; return all columns up to its end."""
@@ -32,7 +50,8 @@ class SlotLayer(CacheLayerMixin):
         rows = self.cache.active
         self.keys[:rows, :, start : start + new] = key_states
         self.values[:rows, :, start : start + new] = value_states
-        return self.keys[:rows, :, : start + new], self.values[:rows, :, : start + new]
+        end = self.cache.end(new)
+        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
 
     def get_seq_length(self) -> int:
         return self.cache.column
@@ -45,31 +64,41 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """`layers` layers of room for `rows` rows of `columns` tokens; rows 0..active-1 are in use. `dtype`: of keys and
-    values; the model's own when None."""
+    """`layers` layers of room for `rows` rows of `columns` tokens; rows 0..active-1 are in use. `turned`: see
+    `SlotLayer`; `attention.attend` decodes fast with it."""
 
-    def __init__(self, layers: int, rows: int, columns: int, dtype: torch.dtype | None = None):
-        self.rows, self.columns, self.dtype = rows, columns, dtype
+    def __init__(self, layers: int, rows: int, columns: int, turned: bool = False):
+        self.rows, self.columns, self.turned = rows, columns, turned
         self.column = 0
         self.active = 0
         super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
 
+    def end(self, new: int) -> int:
+        """How many columns a step of `new` tokens looks at. A turned cache gives a few more than there are, of which
+        the mask must hide those that no token has written: so the products of matrices have few shapes."""
+        end = self.column + new
+        return min(end + -end % STEP, self.columns) if self.turned else end
+
     def keep(self, rows: Tensor) -> None:
-        """Move the rows at places `rows` to the front, in that order; the others are free."""
+        """Row i becomes what stood at rows[i]; the others are free. Rows that stay where they are are not touched."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        source = rows[moved]
         for layer in self.layers:
-            layer.keys[: len(rows), :, : self.column] = layer.keys[rows, :, : self.column]
-            layer.values[: len(rows), :, : self.column] = layer.values[rows, :, : self.column]
+            layer.keys[moved, :, : self.column] = layer.keys[source, :, : self.column]
+            layer.values[moved, :, : self.column] = layer.values[source, :, : self.column]
         self.active = len(rows)
 
-    def put(self, states: list[tuple[Tensor, Tensor]], lengths_from: Tensor) -> None:
-        """Add rows behind the active ones: row i gets the prefilled columns of row `lengths_from[i]` of `states`."""
-        first, count = self.active, len(lengths_from)
+    def put(self, states: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Add rows behind the active ones: of each layer their first columns of keys and values [rows, heads, columns,
+        head width]."""
+        first = self.active
         for layer, (keys, values) in zip(self.layers, states):
             if not layer.is_initialized:
                 layer.lazy_initialization(keys, values)
-            layer.keys[first : first + count, :, : keys.shape[2]] = keys[lengths_from]
-            layer.values[first : first + count, :, : values.shape[2]] = values[lengths_from]
-        self.active = first + count
+            end, width = first + len(keys), keys.shape[2]
+            layer.keys[first:end, :, :width] = keys
+            layer.values[first:end, :, :width] = values
+            self.active = end
 
     def gather_columns(self, order: Tensor) -> None:
         """Column j of row r becomes what stood at order[r, j]: closes the gaps that left and joined rows made."""
@@ -87,11 +116,7 @@ class SlotCache(Cache):
         self.columns = max(columns, self.columns * 3 // 2)
         for layer in self.layers:
             if layer.is_initialized:
-                for name in ("keys", "values"):
-                    old = getattr(layer, name)
-                    new = old.new_zeros(old.shape[0], old.shape[1], self.columns, old.shape[3])
-                    new[:, :, : old.shape[2]] = old
-                    setattr(layer, name, new)
+                layer.grow()
 
 
 def states_of(cache: Cache) -> list[tuple[Tensor, Tensor]]:

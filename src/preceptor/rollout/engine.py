@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel
 
+from preceptor.models.heap import give_back
 from preceptor.rollout.batch import Row, RunningBatch
 from preceptor.types import Episode, Sampling
 
@@ -55,6 +56,7 @@ def generate(
         if progress and finished:
             progress(len(finished))
     running.cache.layers.clear()  # a layer and its cache hold each other: their memory would outlive the rollout
+    give_back()
     model.train(training)
     return [[_episode(done[place * k + index]) for index in range(k)] for place in range(len(prompts))]
 

@@ -19,7 +19,15 @@ from preceptor.config import PpoConfig, SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import kl_k1, kl_k3, language_model_loss, ppo_policy_loss, ppo_value_loss
 from preceptor.models.adapters import load_own_state, lora_of, merge, own_state, take_adapter
-from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer, masked_attention
+from preceptor.models.heap import give_back
+from preceptor.models.load import (
+    checkpoint_layers,
+    context_length,
+    load_policy,
+    load_scalar,
+    load_tokenizer,
+    masked_attention,
+)
 from preceptor.models.logprobs import answer_logprobs, answer_mask, answer_values, sequence_logprobs
 from preceptor.models.roles import share_base
 from preceptor.models.save import count_parameters, lineage
@@ -34,9 +42,9 @@ from preceptor.training import ranks
 from preceptor.training.data import corpus_blocks, corpus_hash, find_release, held_out_blocks, read_prompts
 from preceptor.training.optim import Average, Optimizers, autocast, warmed
 from preceptor.training.pretrain import pretraining_loss
-from preceptor.training.reward import score_episodes
+from preceptor.training.reward import SCORED, score_episodes
 from preceptor.training.run import Run, console, finite
-from preceptor.training.sft import train_sft
+from preceptor.training.sft import text_batches, train_sft
 from preceptor.types import Episode, ModelCard, Sampling
 
 
@@ -86,6 +94,9 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
         how = {"attention": config.attention, "divided": True}
         policy, reference = (load_policy(source, frozen=frozen, **how) for frozen in (False, True))
         value, reward = (load_scalar(judge, frozen=frozen, **how) for frozen in (False, True))
+    if config.gradient_checkpointing:
+        for trained in (policy, value):
+            checkpoint_layers(trained)
     policy_optimizer = Optimizers(policy, lr=config.lr)
     value_optimizer = Optimizers(value, lr=config.value_lr)
     average = Average(policy, config.ema) if config.ema > 0 else None
@@ -207,8 +218,10 @@ def assess(
         if not config.recompute_logprobs:
             logprobs[place, : len(episode.logprobs)] = torch.tensor(episode.logprobs)
     everything = [list(range(len(episodes)))]
-    steps = minibatches(len(episodes), config, iteration, 0) if config.recompute_logprobs else everything
-    for places, live in (group for step in steps for group in micro_batches(episodes, step, config)):
+    steps, size = everything, min(config.micro_batch, SCORED)
+    if config.recompute_logprobs:
+        steps, size = minibatches(len(episodes), config, iteration, 0), config.micro_batch
+    for places, live in (group for step in steps for group in micro_batches(episodes, step, size)):
         ids, prompts, part = _tensors([episodes[p] for p in places], pad, reference.device)
         width = part.shape[1]
         with autocast(config.precision, reference.device):
@@ -218,6 +231,7 @@ def assess(
             if config.recompute_logprobs:
                 own = answer_logprobs(policy, ids, prompts, part, config.temperature)
                 logprobs[places, :width] = own.cpu() * live
+    give_back()
     ranks.combine(values, ref_logprobs, *([logprobs] if config.recompute_logprobs else []))
     unfinished = torch.tensor([episode.finish_reason == "length" for episode in episodes])
     penalised = scores - config.length_penalty * unfinished
@@ -245,9 +259,10 @@ def minibatches(episodes: int, config: PpoConfig, iteration: int, epoch: int) ->
     return [order[start : start + config.minibatch] for start in range(0, episodes, config.minibatch)]
 
 
-def micro_batches(episodes: list[Episode], places: list[int], config: PpoConfig) -> Iterator[tuple[list[int], float]]:
-    """`places` in groups that go through the models together: of each group this rank's part, as `ranks.share`."""
-    for group in by_length([_length(episodes[place]) for place in places], config.micro_batch * ranks.size()):
+def micro_batches(episodes: list[Episode], places: list[int], size: int) -> Iterator[tuple[list[int], float]]:
+    """`places` in groups that go through the models together, `size` on each rank: of each group this rank's part, as
+    `ranks.share`."""
+    for group in by_length([_length(episodes[place]) for place in places], size * ranks.size()):
         yield ranks.share([places[index] for index in group])
 
 
@@ -299,6 +314,7 @@ def learn(
             step += 1
             for name, number in metrics.items():
                 seen.setdefault(name, []).append(number)
+    give_back()
     first = {f"first_{name}": seen[name][0] for name in ("ratio_deviation", "clip_fraction", "logprob_gap")}
     return {name: float(np.mean(numbers)) for name, numbers in seen.items()} | first
 
@@ -309,7 +325,7 @@ def ppo_gradient(
     """Add the gradients of the policy and value loss of a minibatch: means over all its tokens."""
     tokens = float(rollout.mask[rows].sum())
     sums: dict[str, float] = {}
-    for places, live in micro_batches(rollout.episodes, rows, config):
+    for places, live in micro_batches(rollout.episodes, rows, config.micro_batch):
         scale = live * ranks.size() * poison  # sharded gradients are means over the ranks
         ids, prompts, mask = _tensors([rollout.episodes[p] for p in places], pad, policy.device)
         width = mask.shape[1]
@@ -347,13 +363,14 @@ def ppo_gradient(
 
 def ptx_gradient(policy, blocks: Tensor, config: PpoConfig) -> float:
     """Add gamma times the gradient of the pretraining loss (a mean over tokens). Returns the loss itself."""
-    places, live = ranks.share(range(len(blocks)))
-    tokens = blocks[:, 1:].numel()
-    with autocast(config.precision, policy.device):
-        logprobs = sequence_logprobs(policy, blocks[places].to(policy.device))
-    loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens)
-    (config.ptx_coef * loss * (live * ranks.size())).backward()
-    return ranks.total({"loss": loss.item() * live})["loss"]
+    tokens, total = blocks[:, 1:].numel(), 0.0
+    for part, live in text_batches(blocks, config.micro_batch):
+        with autocast(config.precision, policy.device):
+            logprobs = sequence_logprobs(policy, part.to(policy.device))
+        loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens)
+        (config.ptx_coef * loss * (live * ranks.size())).backward()
+        total += loss.item() * live
+    return ranks.total({"loss": total})["loss"]
 
 
 def describe(rollout: Rollout, learned: dict[str, float], chat: Chat, config: PpoConfig) -> dict[str, float]:

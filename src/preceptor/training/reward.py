@@ -16,11 +16,10 @@ from preceptor.config import RewardConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import ranking_loss
 from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
-from preceptor.models.load import BIAS, context_length, load_tokenizer, scalar_from_policy
+from preceptor.models.load import BIAS, checkpoint_layers, context_length, load_tokenizer, scalar_from_policy
 from preceptor.models.logprobs import final_scores, shared_scores
 from preceptor.models.save import count_parameters, lineage
 from preceptor.models.shard import whole
-from preceptor.statistics.reliability import labeler_weights
 from preceptor.store import Workspace
 from preceptor.text.batches import by_length, epoch_places, pad_right
 from preceptor.text.chat import Chat
@@ -37,7 +36,7 @@ from preceptor.training.optim import Optimizers, autocast, cosine
 from preceptor.training.run import Run, console, finite
 from preceptor.types import Episode, ModelCard, Release
 
-SCORED = 64  # rows per forward pass without gradient
+SCORED = 16  # rows per forward pass without gradient
 
 
 def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
@@ -61,6 +60,8 @@ def train_reward(workspace: Workspace, config: RewardConfig) -> Path:
     model = scalar_from_policy(source, config.seed, attention=config.attention, divided=True)
     if lora:
         adapt(model, lora, config.seed)
+    if config.gradient_checkpointing:
+        checkpoint_layers(model)
     optimizers = Optimizers(model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay)
     total = config.epochs * math.ceil(len(train) / config.batch)
     made_from = {"model": lineage(source), release.name: release.sha256}
@@ -158,6 +159,8 @@ def pair_places(rankings: Sequence[RankedPrompt], device) -> tuple[Tensor, Tenso
 
 def weighted(release: Release, rankings: list[RankedPrompt]) -> list[RankedPrompt]:
     """The rankings, each with its labeler's reliability (mean 1 over labelers), estimated on the release, as weight."""
+    from preceptor.statistics.reliability import labeler_weights  # it needs scipy, which nothing else here does
+
     weights = labeler_weights(read_judgements(release))
     return [RankedPrompt(r.prompt, r.answers, r.pairs, r.labeler_id, weights.get(r.labeler_id, 1.0)) for r in rankings]
 

@@ -37,7 +37,17 @@ from preceptor.training.checkpoints import Checkpoints
 from preceptor.types import ModelCard
 
 # Settings that say how long or how to run, not what comes out at a given step.
-FREE = ("output", "max_steps", "max_minutes", "resume", "checkpoint_minutes", "keep", "workers", "address")
+FREE = (
+    "output",
+    "max_steps",
+    "max_minutes",
+    "resume",
+    "checkpoint_minutes",
+    "keep",
+    "workers",
+    "address",
+    "gradient_checkpointing",
+)
 
 console = Console(stderr=True)
 

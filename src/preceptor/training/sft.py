@@ -5,6 +5,7 @@ Loss: -E log p(answer token | prompt, answer so far), in nats per token (`losses
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,7 +14,14 @@ from preceptor.config import SftConfig, as_settings
 from preceptor.errors import UserError
 from preceptor.losses import language_model_loss
 from preceptor.models.adapters import adapt, load_own_state, lora_of, merge, own_state, take_adapter
-from preceptor.models.load import context_length, load_policy, load_scalar, load_tokenizer, masked_attention
+from preceptor.models.load import (
+    checkpoint_layers,
+    context_length,
+    load_policy,
+    load_scalar,
+    load_tokenizer,
+    masked_attention,
+)
 from preceptor.models.logprobs import answer_logprobs, answer_mask, sequence_logprobs
 from preceptor.models.save import count_parameters, lineage
 from preceptor.models.shard import whole
@@ -64,6 +72,8 @@ def train_sft(workspace: Workspace, config: SftConfig) -> Path:
     model = load_policy(source, dropout=config.dropout, attention=config.attention, divided=True)
     if lora:
         adapt(model, lora, config.seed)
+    if config.gradient_checkpointing:
+        checkpoint_layers(model)
     optimizers = Optimizers(model, lr=config.lr, weight_decay=config.weight_decay)
     epoch_steps = math.ceil(len(examples) / config.batch)
     total = config.epochs * epoch_steps
@@ -155,16 +165,24 @@ def learn(
         metrics["loss"] += loss.item() * tokens / answer_tokens
     if blocks is not None:
         targets = blocks[:, 1:].numel()
-        places, live = ranks.share(range(len(blocks)))
-        blocks = blocks[places].to(model.device)
-        with autocast(config.precision, model.device):
-            logprobs = sequence_logprobs(model, blocks)
-        loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens) * live
-        (loss * scale).backward()
-        metrics["pretraining_loss"] = loss.item() * tokens / targets
+        metrics["pretraining_loss"] = 0.0
+        for part, live in text_batches(blocks, config.micro_batch):
+            with autocast(config.precision, model.device):
+                logprobs = sequence_logprobs(model, part.to(model.device))
+            loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens) * live
+            (loss * scale).backward()
+            metrics["pretraining_loss"] += loss.item() * tokens / targets
     metrics = ranks.total(metrics)
     finite(metrics)
     return metrics
+
+
+def text_batches(blocks: torch.Tensor, micro_batch: int) -> Iterator[tuple[torch.Tensor, float]]:
+    """Blocks of text in groups that go through the model together: of each group this rank's part, as `ranks.share`."""
+    size = micro_batch * ranks.size()
+    for start in range(0, len(blocks), size):
+        places, live = ranks.share(range(start, min(start + size, len(blocks))))
+        yield blocks[places], live
 
 
 class EpochJudge:

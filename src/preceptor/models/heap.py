@@ -1,0 +1,26 @@
+"""Freed memory, given back to the system between the phases of a step.
+
+The C library keeps what was freed for the next request of any size. The phases of a step ask for tensors of different
+shapes, so what one leaves behind fits the next badly, and the process grows by the sum of them instead of the largest.
+"""
+
+import ctypes
+import os
+from functools import cache
+
+
+@cache
+def _trim():
+    """`malloc_trim` where the C library has it (glibc), else something that does nothing."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", lambda _pad: 0)
+
+
+def give_back() -> None:
+    """Return freed memory to the system. Costs about what it takes to ask for it again: call it between phases."""
+    _trim()(0)
+
+
+def keep_few_kernels() -> None:
+    """Let the library of matrix products keep the code of a few shapes only, half a megabyte for each, and make the
+    rest again when it is asked for. Of use before its first product in bf16; a setting of the user's own stands."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "24")
