@@ -291,7 +291,7 @@ class Accounts:
             return None
         values = dict(row)
         session_id, seen_at = values.pop("session_id"), values.pop("seen_at")
-        if now - seen_at > SEEN_SECONDS:
+        if now - seen_at > SEEN_SECONDS or now < seen_at:  # seen in the future: the clock was set back
             with self.store.write() as connection:
                 fresh = {"seen_at": now, "expires_at": now + SESSION_SECONDS}
                 connection.execute(update(sessions).where(sessions.c.id == session_id).values(fresh))
