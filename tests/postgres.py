@@ -56,7 +56,7 @@ def server():
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
     url = f"postgresql://preceptor@/postgres?host={folder}"
     try:
-        for _ in range(100):
+        for _ in range(600):
             ready = subprocess.run(
                 [binaries / "pg_isready", "-h", folder, "-U", "preceptor"], capture_output=True, check=False
             )

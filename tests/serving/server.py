@@ -1,5 +1,6 @@
 """A workspace with tiny models, and a real server over it in a process of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -107,12 +108,11 @@ def start(workspace: Workspace, key: str = "", program: str = PROGRAM, **config)
     assert "http://" in line, (workspace.root / "server.log").read_text()[-3000:]
     address = next(word for word in line.split() if word.startswith("http://"))
     server = Server(address, process, key, workspace)
-    for _ in range(200):
-        try:
+    for _ in range(1200):
+        with contextlib.suppress(OSError):
             if server.call("/health", key=None)[0] == 200:
                 return server
-        except OSError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     raise AssertionError("the server did not become ready")
 
 

@@ -202,7 +202,7 @@ def test_a_cancelled_score_is_not_computed_and_leaves_nothing(workspace):
         inbox = Inbox()
         running.submit(inbox, [order(3)])
         assert finished(inbox) <= 3
-        for _ in range(100):
+        for _ in range(1200):
             if running.load == (0, 0):
                 break
             time.sleep(0.05)
