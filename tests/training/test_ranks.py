@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from small_stages import metrics, run, weights
+from small_stages import metrics, run, same, weights
 
 from preceptor import faults
 from preceptor.config import SftConfig
@@ -25,12 +26,11 @@ SMALL = {
 }
 
 
-def several(workspace, jobs: list, processes: int = 2, **environment) -> str:
+def several(workspace, jobs: list, processes: int = 2, script: str = "stage_jobs.py", **environment) -> str:
     """The jobs of `stage_jobs.py` under torchrun."""
-    script = Path(__file__).with_name("stage_jobs.py")
     launch = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [sys.executable, *launch, str(script), str(workspace.root), json.dumps(jobs)],
+        [sys.executable, *launch, str(Path(__file__).with_name(script)), str(workspace.root), json.dumps(jobs)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -62,6 +62,28 @@ def test_two_processes_make_the_loss_curve_of_one(stages, workspace, another):
         whole = run(another, stage, output=stage, **SMALL[stage])
         close(metrics(workspace, stage), metrics(another, stage))
         near(workspace.model(stage), whole)
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_each_rank_draws_its_part_of_the_answers_only(processes, workspace):
+    job = ["ppo-ptx", {**SMALL["ppo-ptx"], "batch": 13, "max_steps": 2}]
+    lines = several(workspace, [job], processes, script="count_rollouts.py").splitlines()
+    drawn = sorted(re.fullmatch(r"rank (\d) drew (\d+) from (\d+) in \S+ s", line).groups() for line in lines)
+    parts = {2: [("0", "6", "0"), ("1", "7", "6")], 3: [("0", "4", "0"), ("1", "4", "4"), ("2", "5", "8")]}
+    assert drawn == sorted(parts[processes] * 2)  # in each of two iterations
+
+
+@pytest.mark.slow
+def test_divergence_on_two_ends_the_run_with_the_last_model_within_the_bound(workspace, another):
+    settings = {"lr": 1e-3, "warmup": 0, "steps": 14}
+    several(workspace, [["ppo-ptx", {**settings, "kl_stop": 1.0}]])
+    lines = metrics(workspace)
+    assert 3 <= len(lines) < 14
+    assert lines[-1]["kl_to_reference"] > 1.0
+    # What acted in the last iteration but one was within; it is what its predecessor's updates left.
+    several(another, [["ppo-ptx", {**settings, "max_steps": len(lines) - 2}]])
+    assert metrics(another)[-1]["kl_to_reference"] <= 1.0
+    assert same(workspace.model("out"), another.model("out"))
 
 
 @pytest.mark.slow

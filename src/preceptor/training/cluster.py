@@ -5,12 +5,13 @@ node dies; the stage then goes on from its last checkpoint. The workspace has to
 sees under the same path, and its database has to be PostgreSQL when the nodes are several machines.
 """
 
+import logging
 import os
 import socket
 from pathlib import Path
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from preceptor.config import StageConfig
@@ -33,7 +34,11 @@ def train_on_ray(workspace: Workspace, config: StageConfig) -> Path:
         try:
             ray.init(address=config.address, log_to_driver=True, logging_level="warning")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"no Ray cluster at {config.address}: {str(error).splitlines()[0]}") from error
+            said = str(error).strip().splitlines()[-1].strip()  # of a traceback from the other side its last line
+            raise UserError(
+                f"no Ray cluster at {config.address}: {said}; one that asks for a token is given "
+                "it by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, here as on its nodes"
+            ) from error
     try:
         gpus = ray.cluster_resources().get("GPU", 0) >= config.workers
         free = ray.cluster_resources().get("CPU", 0)
@@ -55,12 +60,13 @@ def train_on_ray(workspace: Workspace, config: StageConfig) -> Path:
                 failure_config=FailureConfig(max_failures=FAILURES),
             ),
         )
-        result = trainer.fit()
+        trainer.fit()
+    except TrainingFailedError as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"run {config.output}: given up after {FAILURES} failures of workers: {reason}") from error
     finally:
         if own:
             ray.shutdown()
-    if result.error is not None:
-        raise UserError(f"run {config.output}: given up after {FAILURES} failures of workers: {result.error}")
     if refusal.is_file():
         raise UserError(refusal.read_text())
     return workspace.model(config.output)
@@ -85,6 +91,7 @@ def _work(loop: dict) -> None:
 
     from preceptor.training.launch import join_group
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Ray lets through what every library says
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", CPUS)))
     try:
         join_group(Workspace(loop["root"]), loop["config"])
