@@ -18,13 +18,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from preceptor import faults
 from preceptor.config import StageConfig, as_settings
@@ -33,6 +32,7 @@ from preceptor.models.adapters import Adapter
 from preceptor.models.save import recover_model, save_model
 from preceptor.store import Workspace
 from preceptor.training import ranks
+from preceptor.training.board import Board
 from preceptor.training.checkpoints import Checkpoints
 from preceptor.types import ModelCard
 
@@ -96,10 +96,7 @@ class Run:
             self._say(f"going on after step {self.step} of {self.total}")
         self.last: dict[str, float] = entries.get("last", {})
         self.metrics_file = self.board = None
-        if ranks.first():
-            self._cut_metrics(entries.get("metrics_bytes", 0))
-            self.metrics_file = open(self.folder / "metrics.jsonl", "ab")  # noqa: SIM115 - closed by __exit__
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+        ranks.in_turn(lambda: self._open_metrics(entries.get("metrics_bytes", 0)))
         self.ending = self._ends()
 
     def _make_folder(self) -> None:
@@ -164,11 +161,10 @@ class Run:
             faults.at("metrics", self.step)
             self.metrics_file.write(json.dumps(line).encode() + b"\n")
             self.metrics_file.flush()
+            self.board.write(self.step, self.last)
         except OSError as error:
             path = self.folder / "metrics.jsonl"
             raise UserError(f"cannot write {path}: {error}; the last checkpoint is kept") from error
-        for name, value in self.last.items():
-            self.board.add_scalar(name, value, self.step)
 
     @contextmanager
     def refusing(self, batch: Any) -> Iterator[float]:
@@ -180,11 +176,15 @@ class Run:
             yield faults.at("batch", self.step + 1)
         except NotFinite as error:
             path = self.folder / f"refused-step-{self.step + 1}.json"
-            if ranks.first():
-                _write(path, json.dumps(batch, default=_plain).encode())
+            where = f"its batch is in {path}; look at it, or lower the learning rate"
+            try:
+                if ranks.first():
+                    _write(path, json.dumps(batch, default=_plain).encode())
+            except OSError as unwritten:
+                where = f"its batch could not be written: {unwritten}"
             raise UserError(
-                f"run {self.config.output}: {error} at step {self.step + 1}, so the step was refused; its batch is in "
-                f"{path}; look at it, or lower the learning rate; the last checkpoint is kept"
+                f"run {self.config.output}: {error} at step {self.step + 1}, so the step was refused; {where}; "
+                "the last checkpoint is kept"
             ) from error
 
     def due(self) -> bool:
@@ -197,15 +197,22 @@ class Run:
         """Write a checkpoint: `state` holds tensors, numbers and state dictionaries. Whole or not at all.
 
         It is copied at once and written beside the training; the last one of a run is waited for."""
-        written = 0
-        if self.metrics_file is not None:
-            self.metrics_file.flush()
-            os.fsync(self.metrics_file.fileno())
-            written = self.metrics_file.tell()
+        written = ranks.in_turn(self._sync_metrics)
         self.checkpoints.save(self.step, {"stage": state, "metrics_bytes": written, "last": self.last})
         if self.ending:
             self.checkpoints.join()
         self.saved_at = time.monotonic()
+
+    def _sync_metrics(self) -> int:
+        """Bring the metrics to the disk; how many bytes there are of them."""
+        if self.metrics_file is None:
+            return 0
+        try:
+            os.fsync(self.metrics_file.fileno())
+        except OSError as error:
+            path = self.folder / "metrics.jsonl"
+            raise UserError(f"cannot write {path}: {error}; the last checkpoint is kept") from error
+        return self.metrics_file.tell()
 
     def _check_identity(self) -> None:
         path = self.folder / "run.json"
@@ -234,11 +241,18 @@ class Run:
             "start it anew with --no-resume, or choose another --output"
         )
 
-    def _cut_metrics(self, size: int) -> None:
+    def _open_metrics(self, size: int) -> None:
         """Forget metrics of steps after the checkpoint, which will be made again."""
+        if not ranks.first():
+            return
         path = self.folder / "metrics.jsonl"
-        if path.exists():
-            os.truncate(path, size)
+        try:
+            if path.exists():
+                os.truncate(path, size)
+            self.metrics_file = open(path, "ab")  # noqa: SIM115 - closed by __exit__
+            self.board = Board(self.folder / "tensorboard", self.step + 1)
+        except OSError as error:
+            raise UserError(f"cannot write the metrics of the run in {self.folder}: {error}") from error
 
     def publish(
         self, model, tokenizer, card: ModelCard, adapter: Adapter | None = None, *, merged: bool = True
@@ -284,10 +298,15 @@ class Run:
             self._bar.stop()
             if self._former is not None:
                 signal.signal(signal.SIGTERM, self._former)
-            if self.metrics_file is not None and self.board is not None:
-                self.metrics_file.close()
-                self.board.close()
+            self._close_metrics()
             self._unlock()
+
+    def _close_metrics(self) -> None:
+        """On a full disk both try once more to write, and fail once more: of that the run has told already."""
+        for file in (self.metrics_file, self.board):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
 
     def _unlock(self) -> None:
         if self.lock is not None:
@@ -319,21 +338,21 @@ class _Lock:
         path = folder.with_name(f".{folder.name}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(path, "a+")  # noqa: SIM115 - held until `close`
+            self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - held until `close`
         except OSError as error:
             raise UserError(f"cannot start the run in {folder}: {error}") from error
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.file.seek(0)
-            holder = self.file.read().strip() or "another process"
+            holder = (self.file.read() or b"").decode(errors="replace").strip() or "another process"
             self.file.close()
             raise UserError(
                 f"run {folder.name!r} is being trained by {holder}; wait for it, stop it, or choose another --output"
             ) from error
-        self.file.truncate(0)
-        self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self.file.flush()
+        with suppress(OSError):  # on a full disk it is held all the same, by nobody known
+            self.file.truncate(0)
+            self.file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
 
     def close(self) -> None:
         self.file.close()
