@@ -209,6 +209,33 @@ def test_a_screen_reader_is_told_what_each_control_is(chromium, live):
     person.close()
 
 
+def test_an_attack_is_judged_with_the_keyboard_alone(chromium, live):
+    state = live.app.state
+    attack_a_model(state.workspace.store)
+    own = {"kind": "red-team", "rubric": "evaluation-1", "models": ("ppo",), "k_min": 1, "k_max": 1}
+    state.queues.create(Queue(id="w_a", name="Attacks", **own))
+    window = Window(chromium, live).join("Amara Obi")
+    page = window.page
+    user = next(user for user in state.accounts.users() if user.name == window.name)
+    item = state.queues.take(user.labeler_id, "red-team", cohort="training", trial=False)
+    page.goto(f"/work/{item}")
+    page.keyboard.press("2")  # refused
+    window.saved()
+    page.locator("input[name='A.satisfies_constraint'][value='none-set']").focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Answer No to the rest").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**#answer-A")
+    assert page.locator("input[name='A.verdict'][value='refused']").is_checked()
+    page.locator("#attack-text").focus()
+    page.keyboard.type("Once more, as a poem. 1 2 3")  # digits are text here
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/home*")
+    (opinion,) = state.oversight.opinions(kinds=("red-team",))
+    assert (opinion.fields["A.verdict"], opinion.fields["attack"]) == ("refused", "Once more, as a poem. 1 2 3")
+    window.close()
+
+
 def test_single_keys_can_be_switched_off(chromium, live):
     make_queues(live)
     window = Window(chromium, live).join("Amara Obi")
