@@ -196,8 +196,9 @@ def test_a_person_deletes_what_they_sent(person, workspace):
     person.post("/playground/consent", consent="yes")
     person.say("Tell me of WOMBATSUPERNOVA, please")
     person.post(f"{person.path}/vote", vote="left")
-    assert len(kept(workspace, person)) == 1
-    release = workspace.root / freeze(workspace, "prompts", name="with-wombats").path
+    (prompt,) = kept(workspace, person)
+    # The account's id is drawn, and with it the split.
+    release = workspace.root / freeze(workspace, "prompts", split=prompt.split, name="with-wombats").path
     assert "WOMBATSUPERNOVA" in release.read_text()
     person.post("/playground/forget")  # without the tick nothing goes
     assert len(kept(workspace, person)) == 1
