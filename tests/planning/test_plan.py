@@ -45,6 +45,23 @@ def test_175b_on_64_by_hand(giant):
     assert begins["layers at work"] == 2 * (174604259328 - 96 * layer + 3 * layer)
 
 
+def test_175b_fine_tuned_by_hand(giant):
+    """The table of docs/plan.md, but for the one layer whose activations are measured."""
+    d = 12288
+    sft = next(stage for stage in giant.stages if stage.stage == "sft")
+    begins = next(phase for phase in sft.chosen.phases if phase.name == "backward begins").parts
+    assert sft.chosen.layout.title == "sharded + checkpointing"
+    assert begins["policy weights"] == 4 * 174604259328 / 64
+    assert begins["policy optimizer"] == 8 * 174604259328 / 64
+    assert begins["layers at work"] == 2 * (642748416 + 3 * 1812099072)
+    assert begins["activations"] - 2048 * 96 * 4 * d == pytest.approx(1.31e9, rel=0.1)
+    assert begins["logits and transients"] == 4 * 4 * 83 * 50257 + 4 * 50257 * d
+    assert sum(begins.values()) == pytest.approx(58.4e9, rel=0.005)
+    ppo = next(stage for stage in giant.stages if stage.stage == "ppo")
+    rollout = next(phase for phase in ppo.chosen.phases if phase.name == "rollout").parts
+    assert rollout["cache"] == 2 * 2049 * 2 * 4 * 96 * d
+
+
 def test_it_says_what_to_choose_and_when_nothing_fits(giant):
     text = "\n".join(plan_lines(giant))
     assert "sft: choose sharded + checkpointing" in text
