@@ -35,7 +35,7 @@ SIZES = {
     "prompt_tokens": 96,
     "answer_tokens": 32,
     "text_rows": 8,
-    "text_micro_batch": 8,
+    "text_micro_batch": 4,
     "text_tokens": 128,
 }
 HEAD = """\

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from preceptor.errors import UserError
 from preceptor.planning import formulas as f
-from preceptor.planning.memory import LOGIT_CHUNK, Model, Setting
+from preceptor.planning.memory import LOGIT_CHUNK, SCORED, Model, Setting
 from preceptor.planning.work import Work
 
 COSTS = (
@@ -238,10 +238,13 @@ def _ppo(policy: Model, value: Model, work: Work, nominal: Nominal, gpus: int) -
     length, answer = work.prompt_tokens + work.answer_tokens, work.answer_tokens
     own = -(-work.episodes // gpus)
     judged: list[Counts] = []
-    for passes, rows in _split(work.episodes, gpus, min(work.ppo_micro_batch, own)):
+    for passes, rows in _split(work.episodes, gpus, min(work.ppo_micro_batch, SCORED)):
         judged.append(nominal.passes(policy, passes, rows, length, answer, training=False))
         judged.append(nominal.passes(value, passes, rows, length, 0, training=False))
-    scored = [nominal.passes(value, n, rows, length, 0, training=False) for n, rows in _split(work.episodes, gpus, 64)]
+    scored = [
+        nominal.passes(value, passes, rows, length, 0, training=False)
+        for passes, rows in _split(work.episodes, gpus, SCORED)
+    ]
     steps = work.minibatches
     learned: list[Counts] = []
     for passes, rows in _split(work.minibatch, gpus, work.ppo_micro_batch):

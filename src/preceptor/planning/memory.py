@@ -283,7 +283,7 @@ def rollout_parts(policy: Model, s: Setting, rows: int) -> dict[str, float]:
 def judge_parts(policy: Model, reward: Model, s: Setting, rows: int) -> dict[str, float]:
     """Passes without gradient: the reference's log-probabilities, the reward model's scores."""
     length = s.work.prompt_tokens + s.work.answer_tokens
-    scored = min(SCORED, -(-s.work.episodes // s.gpus))
+    scored, rows = min(SCORED, -(-s.work.episodes // s.gpus)), min(SCORED, rows)
     logits = f.logit_bytes(rows * s.work.answer_tokens, policy.shape.vocabulary, LOGIT_CHUNK)
     reference = max(rows * length * policy.training.quiet, logits)
     scores = scored * length * reward.training.quiet
