@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except UserError as error:
-        print(f"preceptor: {error}", file=sys.stderr)
+        sys.stderr.write(f"preceptor: {error}\n")  # one write: of several ranks the lines stay whole
         sys.exit(2)
     except ModuleNotFoundError as error:
         root = (error.name or "").split(".")[0]

@@ -127,6 +127,30 @@ def test_a_worker_that_dies_is_started_again_from_the_last_checkpoint(workspace,
     near(folder, whole)
 
 
+@pytest.mark.slow
+def test_the_command_line_under_torchrun_speaks_once_and_in_whole_lines(workspace):
+    workspace.store.close()
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "preceptor", "sft"]
+    words = ["--model", "base", "--epochs", "1", "--batch", "8", "--output", "out", "--workspace", str(workspace.root)]
+
+    def start(*more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-W", "ignore", *launch, *words, *more]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=250, env={**os.environ, "COLUMNS": "200"}
+        )
+
+    done = start()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [str(workspace.model("out"))]
+    refused = start("--seed", "3")
+    assert refused.returncode != 0
+    told = [line for line in refused.stderr.splitlines() if "preceptor: run" in line]
+    assert told
+    assert all(
+        re.fullmatch(r"preceptor: run 'out' exists with other settings .* choose another --output", t) for t in told
+    )
+
+
 def test_what_does_not_go_with_several_workers_is_refused(workspace):
     for wrong, words in (({"lora_rank": 4}, "lora_rank"), ({"workers": 0}, "workers is 0")):
         with pytest.raises(UserError, match=words):
