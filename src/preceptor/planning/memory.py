@@ -186,7 +186,7 @@ def ppo_phases(
     policy: Model, value: Model, reward: Model, s: Setting, micro: int | None = None, drawn: int | None = None
 ) -> list[Phase]:
     """PPO: four roles, and the average of the policy, from start to end. `drawn`: answers drawn at once on one GPU; by
-    default its share of the iteration's episodes, as our trainer does."""
+    default its share of the iteration's episodes (our trainer: 256 of them at most)."""
     work, length = s.work, s.work.prompt_tokens + s.work.answer_tokens
     stays = ppo_resident(policy, value, reward, s)
     rows, several = s.share(work.minibatch, micro or work.ppo_micro_batch)

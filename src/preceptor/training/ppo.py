@@ -47,6 +47,8 @@ from preceptor.training.run import Run, console, finite
 from preceptor.training.sft import text_batches, train_sft
 from preceptor.types import Episode, ModelCard, Sampling
 
+DRAWN = 256  # answers drawn at once: the cache of keys and values must not grow with the episodes of an iteration
+
 
 @dataclass(slots=True)
 class Rollout:
@@ -179,7 +181,7 @@ def act(
     with whole(policy) as actor, masked_attention(actor), autocast(config.precision, policy.device):
         options = {"stop": frozenset([chat.eos]), "first_number": first}
         if engine is None:
-            answers = generate(actor, chosen, sampling, pad=chat.pad, batch=config.batch, **options)
+            answers = generate(actor, chosen, sampling, pad=chat.pad, batch=min(config.batch, DRAWN), **options)
         else:
             engine.load(actor)
             answers = engine.draw(chosen, sampling, **options)
