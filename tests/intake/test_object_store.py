@@ -123,7 +123,7 @@ def test_a_push_that_breaks_off_is_not_seen(node, tmp_path, monkeypatch):
     assert files(other) == files(node)
 
 
-@pytest.mark.parametrize("where", ["../../out.txt", "/tmp/out.txt"])
+@pytest.mark.parametrize("where", ["../../out.txt", "/tmp/out.txt", "ppo/config.json", "sft"])
 def test_an_entry_never_leaves_the_workspace(node, tmp_path, where):
     store = tmp_path / "store"
     push(node, f"file://{store}")

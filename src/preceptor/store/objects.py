@@ -77,7 +77,7 @@ def pull(workspace: Workspace, url: str | None = None, names: Sequence[str] = ()
             if names and not {name, f"{kind}/{name}"} & set(names):
                 continue
             wanted -= {name, f"{kind}/{name}"}
-            entry = _read_entry(files, place)
+            entry = _read_entry(files, place, name if kind == "models" else "")
             targets = {workspace.root / kind / where: told for where, told in entry.items()}
             if all(path.is_file() and _describe(path) == told for path, told in targets.items()):
                 moved.known += 1
@@ -103,6 +103,8 @@ def _fetch_entry(workspace: Workspace, files, root: str, kind: str, name: str, e
             moved.bytes += told["bytes"]
         if kind == "models":
             final, old = workspace.model(name), workspace.root / kind / f".{name}.old"
+            if old.exists() and not final.exists():
+                old.rename(final)  # a process was killed between the two steps below
             shutil.rmtree(old, ignore_errors=True)
             if final.exists():
                 final.rename(old)
@@ -198,12 +200,15 @@ def _listed(files, root: str) -> list[str]:
     return found
 
 
-def _read_entry(files, place: str) -> dict[str, dict[str, Any]]:
-    """Path below the kind's folder -> bytes and hash. Raises UserError for an entry that would leave the folder."""
+def _read_entry(files, place: str, folder: str) -> dict[str, dict[str, Any]]:
+    """Path below the kind's folder -> bytes and hash. Raises UserError for an entry that would leave the kind's folder,
+    or the `folder` in it."""
     try:
         entry = json.loads(files.cat_file(place))["files"]
         for where, told in entry.items():
             if Path(where).is_absolute() or ".." in Path(where).parts or len(told["sha256"]) != 64 or told["bytes"] < 0:
+                raise ValueError(where)
+            if folder and (Path(where).parts[0] != folder or len(Path(where).parts) < 2):
                 raise ValueError(where)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{place} is no entry of a store of this program; push it anew") from error
