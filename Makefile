@@ -48,7 +48,6 @@ bench: $(STAMP) venv-trl
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --sizes $(BENCH)
 ifneq ($(BENCH),quick)
 	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/quality.py
 	test -f demo/results.json || $(BIN)/preceptor demo --dir demo
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving.py demo --model ppo-ptx-small --output benchmarks/serving.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan.py

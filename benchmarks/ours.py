@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from material import Sizes, read_sizes, read_tokens
-from turns import PPO_LR, SEED, Finished, Turns
+from turns import Finished, Turns
 
 from preceptor.config import PpoConfig, RewardConfig, SftConfig
 from preceptor.models.adapters import Lora, adapt, take_adapter
@@ -98,9 +98,8 @@ def ppo_config(sizes: Sizes, precision: str) -> PpoConfig:
         max_new_tokens=sizes.answer,
         temperature=0.7,
         kl_coef=0.05,
-        lr=PPO_LR,
-        value_lr=PPO_LR,
-        seed=SEED,
+        lr=1e-6,
+        value_lr=1e-6,
         warmup=0,
         ema=0.0,
         precision=precision,

@@ -16,7 +16,7 @@ import torch
 import transformers
 from material import EOS, PAD, pairs_of, read_sizes, read_tokens
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
-from turns import PPO_LR, SEED, Finished, Turns
+from turns import Finished, Turns
 
 LR = 1e-4
 transformers.logging.set_verbosity_error()
@@ -153,8 +153,7 @@ def iterations(turns: Turns, folder: Path, precision: str, kind: str, judged_by:
                 stop_token="eos",
                 temperature=0.7,
                 kl_coef=0.05,
-                learning_rate=PPO_LR,
-                seed=SEED,
+                learning_rate=1e-6,
                 lr_scheduler_type="constant",
                 num_sample_generations=0,
                 bf16=precision == "bf16",

@@ -10,9 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-# Of PPO on both sides; benchmarks/quality.py asks for others.
-PPO_LR, SEED = float(os.environ.get("BENCH_LR", "1e-6")), int(os.environ.get("BENCH_SEED", "0"))
-
 
 class Finished(Exception):
     """The conductor has no more steps."""

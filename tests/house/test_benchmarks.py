@@ -229,14 +229,9 @@ def test_a_peer_works_a_step(toy, task):
     assert step["sequences"] > 0
 
 
-def test_pages_of_growth_and_quality():
+def test_the_page_of_growth():
     import growth
-    import quality
 
     point = {"episodes": 64, "answer": 12, "tokens": 50.0, "milliseconds": 20.0, "peak_mib": 700.0}
     grown = growth.page({"hardware": "a machine", "load": 1.0, "episodes": [point], "tokens": [point]})
     assert grown.count("| 64 | 50.0 | 20.0 | 0.400 | 700 |") == 2
-    curves = {"ours": [[0.0, 1.0], [1.0, 1.0], [2.0, 4.0]]}
-    learned = quality.page({"hardware": "a machine", "iterations": 2, "curves": curves})
-    assert "| 1 | 1.000 ± 1.000 |" in learned
-    assert f"| last {quality.LAST} | 1.500 ± 1.323 |" in learned
