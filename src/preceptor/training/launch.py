@@ -86,6 +86,8 @@ def _start_here(workspace: Workspace, config: StageConfig) -> Path:
         local_addr="127.0.0.1",
     )
     workspace.store.close()
+    # Else workers that are started again meet under the addresses of the dead ones, and may wait for them for ever.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.workers)))
     try:
         folders = elastic_launch(settings, work)(str(workspace.root), config)
