@@ -16,6 +16,16 @@ from preceptor.store import Workspace
 NUMBERS = count(1)
 
 
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self, start=1_800_000_000.0):
+        self.time = start
+
+    def __call__(self):
+        return self.time
+
+
 @pytest.fixture(autouse=True)
 def cheap_passwords(monkeypatch, request):
     """Hashing is meant to be slow; only its own test lets it be."""
@@ -60,6 +70,16 @@ def workspace(request, tmp_path) -> Iterator[Workspace]:
 @pytest.fixture
 def app(workspace):
     return create_app(workspace, writes_per_minute=100_000)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def timed(workspace, clock):
+    return create_app(workspace, now=clock, writes_per_minute=100_000)
 
 
 @pytest.fixture

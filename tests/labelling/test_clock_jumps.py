@@ -2,22 +2,11 @@
 
 import pytest
 from persons import fields_of, join
-from test_work import Clock, begin, queue
+from test_work import begin, queue
 
-from preceptor.labelling.app import create_app
 from preceptor.store.accounts import SESSION_SECONDS, Accounts
 
 DAY = 86400.0
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def timed(workspace, clock):
-    return create_app(workspace, now=clock, writes_per_minute=100_000)
 
 
 @pytest.mark.parametrize("jump", [-400 * DAY, -3600.0, 3600.0, 13 * DAY])

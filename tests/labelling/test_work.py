@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from persons import fields_of, join, rank_next, rank_queue, rate_all
 
 from preceptor.labelling.app import create_app
@@ -255,24 +254,6 @@ def test_overlap_is_a_seeded_share_and_no_label_is_handed_out_twice(tmp_path):
             app.state.labelling.set_aside(item, labeler, key="k", kind="skip", reason="unclear", text="")
     assert len(taken) == len(set(taken)) == 4 * 60  # skips free the place, so everybody sees each item once
     workspace.store.close()
-
-
-class Clock:
-    def __init__(self, start=1_800_000_000.0):
-        self.time = start
-
-    def __call__(self):
-        return self.time
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def timed(workspace, clock):
-    return create_app(workspace, now=clock, writes_per_minute=100_000)
 
 
 def test_a_lapsed_hold_goes_to_someone_else_and_the_draft_still_counts(timed, workspace, clock):

@@ -18,7 +18,6 @@ from preceptor.store.labelling import Assignment, Draft
 
 router = APIRouter(prefix="/work/{item}")
 
-PAGE = {kind: kind for kind in ("demonstration", "compare", "prompt", "toxicity", "red-team")}
 PREFIXES = {
     "demonstration": ("answer", "sources", "note"),
     "compare": ("verdict", "note"),
@@ -96,7 +95,7 @@ def task_page(
     view: str = "",
 ) -> Response:
     draft = draft_of(request, found)
-    page = page or PAGE[found.queue.kind]
+    page = page or found.queue.kind
     name, _, letter = page.partition("/")
     rubric = request.app.state.oversight.rubric(found.queue.rubric)
     now = request.app.state.accounts.now()
@@ -235,13 +234,11 @@ def submit(request: Request, user: Labeler, item: str, form: Posted) -> Response
         raise LookupError(kind)
     fields = forms.of_page(form.fields, PREFIXES[kind])
     if form.get("action") == "draft":
-        save(request, found, PAGE[kind], form)
+        save(request, found, kind, form)
         return go("/home")
-    if kind == "red-team" and form.get("rest") in tuple(
-        letters(found)
-    ):  # which answer's list of flags is closed with No
-        letter = form.get("rest")
-        save(request, found, PAGE[kind], Form(_no_to_the_rest(form.fields, letter), form.lists))
+    letter = form.get("rest")  # the answer whose list of flags is closed with No
+    if kind == "red-team" and letter in tuple(letters(found)):
+        save(request, found, kind, Form(_no_to_the_rest(form.fields, letter), form.lists))
         return go(f"/work/{item}#answer-{letter}")
     problems = {
         "demonstration": lambda: forms.demonstration(fields)[1],
@@ -250,7 +247,7 @@ def submit(request: Request, user: Labeler, item: str, form: Posted) -> Response
         "toxicity": lambda: forms.toxicity(fields, len(found.completions))[1],
         "red-team": lambda: forms.red_team(fields, len(found.completions))[1],
     }[kind]()
-    return _submit(request, user, found, form, PAGE[kind], fields, problems)
+    return _submit(request, user, found, form, kind, fields, problems)
 
 
 def _submit(

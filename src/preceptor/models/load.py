@@ -26,14 +26,8 @@ from preceptor.models.save import lineage, read_card
 from preceptor.models.shard import like, several, shard
 
 BIAS = "preceptor_bias"  # config key of a reward model: added to every score
-FAULTS = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-)  # of files that are not as they say
+# What files raise that are not as they say.
+FAULTS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 HEADS = ("score.weight", "score.bias", "classifier.weight", "classifier.bias")
 
 transformers.logging.set_verbosity_error()
