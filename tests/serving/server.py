@@ -43,15 +43,27 @@ serve_web(Workspace(sys.argv[1]), WebConfig(port=0, **json.loads(sys.argv[2])))
 """
 
 
-def make_workspace(root: Path, names: tuple[str, ...] = ("alpha", "beta"), size: str = "tiny") -> Workspace:
-    """A workspace with one untrained model per name. Their tokenizer has whole words and single bytes."""
+ENDLESS = 100_000  # tokens: minutes of drawing at the least, whatever the machine
+
+
+def make_workspace(
+    root: Path, names: tuple[str, ...] = ("alpha", "beta"), size: str = "tiny", context: int = 512
+) -> Workspace:
+    """A workspace with one untrained, endless model per name. Their tokenizer has whole words and single bytes."""
     workspace = Workspace.create(root)
     for number, name in enumerate(names):
         tokenizer = train_tokenizer([TEXT * 20], 420)
         torch.manual_seed(number)
-        model = new_model(size, tokenizer, 512)
+        model = new_model(size, tokenizer, context)
+        endless(model, tokenizer)
         save_model(workspace.model(name), model, tokenizer, ModelCard(name=name, stage="test"))
     return workspace
+
+
+def endless(model, tokenizer) -> None:
+    """Make greedy answers never end by themselves: end of text has a logit of 0, and some other token a higher one."""
+    with torch.no_grad():
+        model.get_output_embeddings().weight[tokenizer.eos_token_id] = 0.0
 
 
 @dataclass
@@ -71,7 +83,7 @@ class Server:
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data=data, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=120) as response:
+            with urllib.request.urlopen(request, timeout=600) as response:
                 status, out, text = response.status, response.headers, response.read()
         except urllib.error.HTTPError as error:
             status, out, text = error.code, error.headers, error.read()
@@ -89,7 +101,7 @@ class Server:
     def stop(self, how: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(timeout=60)
+        return self.process.wait()
 
 
 def start(workspace: Workspace, key: str = "", program: str = PROGRAM, **config) -> Server:
@@ -108,12 +120,12 @@ def start(workspace: Workspace, key: str = "", program: str = PROGRAM, **config)
     assert "http://" in line, (workspace.root / "server.log").read_text()[-3000:]
     address = next(word for word in line.split() if word.startswith("http://"))
     server = Server(address, process, key, workspace)
-    for _ in range(1200):
+    while True:
         with contextlib.suppress(OSError):
             if server.call("/health", key=None)[0] == 200:
                 return server
+        assert process.poll() is None, (workspace.root / "server.log").read_text()[-3000:]
         time.sleep(0.05)
-    raise AssertionError("the server did not become ready")
 
 
 def children(pid: int) -> list[int]:

@@ -16,13 +16,15 @@ import server as servers
 from preceptor.store.keys import add_key, revoke_key
 
 WORDS = [first + second for first in "bcdfghklmnprst" for second in ("arn", "elt", "ost", "und", "ick", "amble")]
-LONG = {"model": "alpha", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1900, "temperature": 0.0}
+ASK = {"model": "alpha", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.0}
+LONG = ASK | {"max_tokens": 1900}
+ENDLESS = ASK | {"max_tokens": servers.ENDLESS - 1000}
 
 
 def open_stream(server, body):
     """A connection with the answer's head and first chunk read."""
     place = urlsplit(server.url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
+    connection = http.client.HTTPConnection(place.hostname, place.port)
     headers = {"authorization": f"Bearer {server.key}", "content-type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(body | {"stream": True}), headers)
     response = connection.getresponse()
@@ -31,68 +33,79 @@ def open_stream(server, body):
     return connection, response
 
 
-def until(condition, seconds):
-    """Seconds until the condition holds."""
-    started = time.monotonic()
+def until(condition):
+    """Wait for the condition; how long is the machine's affair, and the test's timeout ends a wait for nothing."""
     while not condition():
-        assert time.monotonic() - started < seconds, "it did not happen in time"
         time.sleep(0.01)
-    return time.monotonic() - started
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Two rows, two places in the queue."""
-    workspace = servers.make_workspace(tmp_path_factory.mktemp("small") / "workspace", ("alpha",))
+    """Two rows, two places in the queue, and room for answers that hold them as long as a test wants."""
+    root = tmp_path_factory.mktemp("small") / "workspace"
+    workspace = servers.make_workspace(root, ("alpha",), context=servers.ENDLESS)
     running = servers.start(workspace, rows=2, queue=2)
     yield running
     running.stop()
 
 
+@pytest.fixture
+def streams(small):
+    """Connections that are closed when the test ends, however it ends; then the server is idle again."""
+    opened = []
+    yield opened
+    for connection in opened:
+        connection.close()
+    until(lambda: rows(small) == (0, 0))
+
+
+def rows(server):
+    """Answers that decode, answers that wait."""
+    return server.metric("preceptor_rows_running"), server.metric("preceptor_rows_waiting")
+
+
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_is_killed_frees_its_row_within_a_second(small, stream):
-    """One of a few: on a busy machine one may have to wait for its turn."""
-    assert any(seconds_until_free(small, stream) < 1.0 for _ in range(10))
-
-
-def seconds_until_free(small, stream):
+def test_a_client_that_is_killed_frees_its_row(small, streams, stream):
     place = urlsplit(small.url)
-    data = json.dumps(LONG | {"stream": stream}).encode()
+    data = json.dumps(ENDLESS | {"stream": stream}).encode()
     client = socket.create_connection((place.hostname, place.port))
+    streams.append(client)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {small.key}\r\n"
+    before = small.metric("preceptor_tokens_drawn_total")
     client.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
-    until(lambda: small.metric("preceptor_rows_running") == 1, 30)
+    until(lambda: rows(small) == (1, 0))
     # A killed process leaves a reset, not a polite end.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
-    return until(lambda: small.metric("preceptor_rows_running") == 0, 30)
+    until(lambda: rows(small) == (0, 0))
+    # It was not the answer's end that freed the row.
+    assert small.metric("preceptor_tokens_drawn_total") - before < ENDLESS["max_tokens"]
 
 
-def test_a_full_queue_says_when_to_come_back(small):
-    streams = [open_stream(small, LONG) for _ in range(4)]
-    assert small.metric("preceptor_rows_running") == 2
-    assert small.metric("preceptor_rows_waiting") == 2
-    status, headers, answer = small.call("/v1/chat/completions", LONG)
+def test_a_full_queue_says_when_to_come_back(small, streams):
+    for _ in range(4):
+        streams.append(open_stream(small, ENDLESS)[0])
+    until(lambda: rows(small) == (2, 2))
+    status, headers, answer = small.call("/v1/chat/completions", ENDLESS)
     assert (status, answer["error"]["code"]) == (429, "queue_full")
     assert 1 <= int(headers["retry-after"]) <= 60
-    for connection, _ in streams:
-        connection.close()
-    until(lambda: small.metric("preceptor_rows_running") + small.metric("preceptor_rows_waiting") == 0, 30)
-    assert small.call("/v1/chat/completions", LONG | {"max_tokens": 2})[0] == 200
+    while streams:
+        streams.pop().close()
+    until(lambda: rows(small) == (0, 0))
+    assert small.call("/v1/chat/completions", ASK | {"max_tokens": 2})[0] == 200
 
 
 def test_a_key_over_its_limit_and_a_revoked_one(small):
+    """One in a minute each: the second call comes sooner than that on any machine."""
     store = small.workspace.store
-    _, slow = add_key(store, "slow", requests_per_minute=2)
-    _, short = add_key(store, "short", tokens_per_minute=60)
-    body = LONG | {"max_tokens": 4}
-    assert [small.call("/v1/chat/completions", body, key=slow)[0] for _ in range(3)] == [200, 200, 429]
+    _, slow = add_key(store, "slow", requests_per_minute=1)
+    _, short = add_key(store, "short", tokens_per_minute=1)
+    body = ASK | {"max_tokens": 4}
+    assert [small.call("/v1/chat/completions", body, key=slow)[0] for _ in range(2)] == [200, 429]
     status, headers, answer = small.call("/v1/models", key=slow)
     assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded")
     assert int(headers["retry-after"]) >= 1
-    used = small.call("/v1/chat/completions", body, key=short)[2]["usage"]["total_tokens"]
-    more = [small.call("/v1/chat/completions", body, key=short)[0] for _ in range(60 // used + 1)]
-    assert 429 in more
+    assert [small.call("/v1/chat/completions", body, key=short)[0] for _ in range(2)] == [200, 429]
     revoke_key(store, "short")
     assert small.call("/v1/models", key=short)[0] == 401
 
@@ -101,13 +114,13 @@ def test_a_key_over_its_limit_and_a_revoked_one(small):
 def test_sigterm_finishes_the_answers_that_run_and_takes_no_more(tmp_path, program):
     workspace = servers.make_workspace(tmp_path / "workspace", ("alpha",))
     server = servers.start(workspace, program=program)
-    connection, response = open_stream(server, LONG | {"max_tokens": 120})
+    connection, response = open_stream(server, LONG)
     server.process.send_signal(signal.SIGTERM)
     rest = response.read().decode()
     connection.close()
     assert rest.rstrip().endswith("data: [DONE]")
-    assert re.search(r'"finish_reason":"(length|stop)"', rest)  # its own end, whichever came first
-    assert server.process.wait(120) == 0
+    assert '"finish_reason":"length"' in rest
+    assert server.process.wait() == 0
     with pytest.raises(OSError):
         server.call("/health", key=None)
 
@@ -140,15 +153,16 @@ def test_sigkill_loses_no_prompt_that_was_acknowledged(tmp_path, program):
                 return
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    until(lambda: len(seen) > 40, 60)
-    (child,) = servers.children(server.process.pid)
-    server.process.send_signal(signal.SIGKILL)
-    for thread in threads:
-        thread.join()
-    server.process.wait()
-    until(lambda: not servers.runs(child), 5)  # the models' process ends with the server
+    try:
+        for thread in threads:
+            thread.start()
+        until(lambda: len(seen) > 40 or not any(thread.is_alive() for thread in threads))
+        (child,) = servers.children(server.process.pid)
+    finally:
+        server.stop(signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    until(lambda: not servers.runs(child))  # the models' process ends with the server
     stored = {prompt.text for prompt in workspace.store.prompts()}
     assert len(seen) > 40
     assert set(seen) <= stored
@@ -157,7 +171,7 @@ def test_sigkill_loses_no_prompt_that_was_acknowledged(tmp_path, program):
 def test_beside_the_pages_the_api_keeps_its_request_ids_and_shapes(tmp_path):
     workspace = servers.make_workspace(tmp_path / "workspace", ("alpha",))
     server = servers.start(workspace, program=servers.WEB)
-    status, headers, answer = server.call("/v1/chat/completions", LONG | {"max_tokens": 2})
+    status, headers, answer = server.call("/v1/chat/completions", ASK | {"max_tokens": 2})
     assert (status, answer["object"]) == (200, "chat.completion")
     number = headers["x-request-id"]
     assert re.fullmatch("req_[0-9a-f]{24}", number)
