@@ -56,18 +56,18 @@ def server():
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
     url = f"postgresql://preceptor@/postgres?host={folder}"
     try:
-        for _ in range(600):
+        while True:
             ready = subprocess.run(
                 [binaries / "pg_isready", "-h", folder, "-U", "preceptor"], capture_output=True, check=False
             )
             if ready.returncode == 0:
                 break
+            if process.poll() is not None:
+                raise RuntimeError((folder / "log").read_text())
             time.sleep(0.1)
-        else:
-            raise RuntimeError((folder / "log").read_text())
         yield url
     finally:
         process.send_signal(signal.SIGINT)  # fast: sessions that a killed server left behind do not hold it up
-        process.wait(60)
+        process.wait()
         log.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from preceptor.returns import gae, token_rewards, whiten
 
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(0, 10_000))
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 
 
 def batch(rows: int, columns: int, seed: int, count: int):

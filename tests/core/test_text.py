@@ -30,7 +30,7 @@ def user(text: str) -> tuple[Message, ...]:
 # -- tokenizer ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_back(text):
     tokenizer = test_any_text_comes_back.tokenizer = getattr(test_any_text_comes_back, "tokenizer", None) or (

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,15 +13,15 @@ from preceptor.evaluation.truthfulness import Question, figures
 
 @pytest.fixture
 def judged():
-    """A server; `judged.reply` is called with the user's text and gives text, (status, body) or a delay."""
+    """A server; `judged.reply` is called with the user's text and gives text, (status, body), or None to hang."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.asked.append(body)
             reply = server.reply(body["messages"][-1]["content"])
-            if isinstance(reply, float):
-                server.release.wait(reply)
+            if reply is None:
+                server.release.wait()
                 reply = "Verdict: A"
             status, data = reply if isinstance(reply, tuple) else (200, completion(reply))
             try:
@@ -52,7 +51,7 @@ def completion(text) -> bytes:
 
 
 def judge(server, **settings) -> PairJudge:
-    settings = {"timeout": 5.0, "retries": 1, "pause": 0.01} | settings
+    settings = {"timeout": 600.0, "retries": 1, "pause": 0.01} | settings
     return PairJudge(endpoint=Endpoint(url=server.url, model="j", **settings))
 
 
@@ -103,12 +102,11 @@ def test_a_failing_judge_is_missing_and_counted(judged, reply, failure):
 
 
 def test_a_hanging_judge_times_out(judged):
-    judged.reply = lambda text: 30.0
-    start = time.monotonic()
+    """The server replies when the test is over, so that a client without a time of its own would wait for ever."""
+    judged.reply = lambda text: None
     found = judge(judged, timeout=0.2).compare("p", "one", "two")
     assert found.outcome is None
     assert found.failure == "timeout"
-    assert time.monotonic() - start < 5
 
 
 def test_an_absent_judge_is_unreachable(judged):
@@ -156,7 +154,7 @@ def test_truth_judge_reports_what_failed(judged):
     replies = {"fine": "Verdict: yes", "wrong": "Verdict: no", "odd": "hm", "no": "I cannot help with that."}
     judged.reply = lambda text: next(reply for word, reply in replies.items() if f"answered: {word}" in text)
     failed = Counter()
-    asked = EndpointTruthJudge(endpoint=Endpoint(url=judged.url, model="j"), failed=failed)
+    asked = EndpointTruthJudge(endpoint=Endpoint(url=judged.url, model="j", timeout=600.0), failed=failed)
     true, info, both = figures(asked, questions, ["fine", "wrong", "odd", "no"])
     assert (true.interval.value, true.interval.n, true.missing) == (0.5, 2, 2)
     assert both.missing == 2

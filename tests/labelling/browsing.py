@@ -1,10 +1,10 @@
 """The app on a port of its own, people's windows onto it, and what they do there again and again."""
 
+import socket
 import threading
 from pathlib import Path
 
 import uvicorn
-from hammer import free_port
 from persons import PASSWORD
 
 from preceptor.store.queues import Queue
@@ -21,6 +21,7 @@ SMALL = (
     "[...document.querySelectorAll('.seg label, .button, summary')].filter(e => e.offsetHeight && e.offsetHeight < 24)"
 )
 ORDER = ["1", "best", "B=C", "2", "A", "3", "–", "4", "D", "5", "E"]
+PATIENCE = 300_000  # milliseconds: more than a page takes on any machine
 WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
 
 
@@ -29,20 +30,19 @@ class Live:
 
     def __init__(self, app):
         self.app = app
-        self.port = free_port()
-        self.server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
-        self.thread = threading.Thread(target=self.server.run)
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.listener = socket.create_server(("127.0.0.1", 0))  # from here on a client is heard, if late
+        self.server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
 
     def __enter__(self):
         self.thread.start()
-        while not self.server.started:
-            assert self.thread.is_alive()
         return self
 
     def __exit__(self, *_):
         self.server.should_exit = True
         self.thread.join()
+        self.listener.close()
 
 
 class Window:
@@ -51,7 +51,7 @@ class Window:
     def __init__(self, chromium, live, size=WIDE, **more):
         self.context = chromium.new_context(viewport=size, base_url=live.url, **more)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15000)
+        self.page.set_default_timeout(PATIENCE)
         self.live = live
         self.troubles: list[str] = []
         self.page.on(

@@ -27,34 +27,37 @@ serve_web(Workspace(sys.argv[1]), WebConfig(port=int(sys.argv[2]), writes_per_mi
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
     """Starts, is killed, starts again on the same port."""
 
     def __init__(self, root, log):
-        self.root, self.port, self.log = root, free_port(), log
+        self.root, self.log = root, log
         self.process: subprocess.Popen | None = None
+        # Bound and not listening, it keeps the port from everybody but a listener that may reuse it, as ours may: also
+        # while the server is dead.
+        self.place = socket.socket()
+        self.place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.place.bind(("127.0.0.1", 0))
+        self.port = self.place.getsockname()[1]
 
-    def start(self, wait: bool = True) -> None:
+    def start(self) -> None:
+        """Returns when the server answers."""
         out = self.log.open("ab")
         command = [sys.executable, "-c", SERVE, str(self.root), str(self.port)]
         self.process = subprocess.Popen(command, stdout=out, stderr=out)
         out.close()
-        while wait:
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port)
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
                 connection.request("GET", "/health")
                 if connection.getresponse().status == 200:
                     return
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 if self.process.poll() is not None:
                     raise RuntimeError(self.log.read_text()[-3000:]) from None
-                time.sleep(0.1)
+            finally:
+                connection.close()
+            time.sleep(0.1)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -64,7 +67,8 @@ class Server:
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(15)
+            self.process.wait()
+        self.place.close()
 
 
 def people(workspace: Workspace, count: int) -> list[tuple[User, str]]:
@@ -135,8 +139,10 @@ class Client:
 
 @dataclass
 class Labeler(Client):
-    """Compares until told to stop. `acknowledged`: key -> note of what the server said it took."""
+    """Compares until `stop` is set, or nothing is left. `acknowledged`: key -> what the server said it took."""
 
+    stop: threading.Event = field(default_factory=threading.Event)
+    given_up: threading.Event = field(default_factory=threading.Event)  # the server will not come back
     rng: random.Random = field(default_factory=random.Random)
     acknowledged: dict[str, tuple[str, str]] = field(default_factory=dict)
     drafts: int = 0
@@ -151,6 +157,8 @@ class Labeler(Client):
             try:
                 return self.ask(method, path, fields)
             except (OSError, http.client.HTTPException):
+                if self.given_up.is_set():
+                    raise
                 self.retries += 1
                 time.sleep(0.05)
 
@@ -178,12 +186,11 @@ class Labeler(Client):
         self.last_draft = None
         return True
 
-    def run(self, until: float, pause: float = 0.0) -> None:
+    def run(self) -> None:
         number = 0
         try:
-            while time.monotonic() < until and self.once(number):
+            while not self.stop.is_set() and self.once(number):
                 number += 1
-                time.sleep(pause)
             token = fields_of(self.persist("GET", "/home")[1])["token"]
             path, page = self.persist("POST", "/work/start/compare", {"token": token})
             if "/work/" in path:
@@ -192,10 +199,3 @@ class Labeler(Client):
                 self.last_draft = (path.removeprefix("/work/"), text)
         except Exception as error:
             self.error = repr(error)
-
-
-def run_all(labelers: list[Labeler], until: float) -> list[threading.Thread]:
-    threads = [threading.Thread(target=labeler.run, args=(until,)) for labeler in labelers]
-    for thread in threads:
-        thread.start()
-    return threads

@@ -70,7 +70,7 @@ def test_people_who_submit_one_item_at_once_count_each_other(any_workspace):
             while item := app.state.queues.take(user.labeler_id, "compare", cohort="training", trial=False):
                 found = app.state.labelling.assignment(item, user.labeler_id)
                 fields = {"verdict": "A"}
-                barrier.wait(30)
+                barrier.wait()
                 app.state.labelling.submit(
                     item,
                     user.labeler_id,
@@ -89,7 +89,7 @@ def test_people_who_submit_one_item_at_once_count_each_other(any_workspace):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert troubles == []
     assert app.state.queues.progress()["w_c"] | {"seen_twice": 6} == {
         "items": 6,

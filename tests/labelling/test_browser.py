@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from browsing import PHONE, SMALL, WIDE, Window, choose, make_queues, rate_by_mouse
+from browsing import PATIENCE, PHONE, SMALL, WIDE, Window, choose, make_queues, rate_by_mouse
 from persons import CHROMIUM, RATING, attack_a_model
 from showcase import label_something, researcher_pages, screen_somebody, set_something_aside
 
@@ -55,6 +55,7 @@ def test_from_the_invitation_to_the_export(chromium, live):
     work = labeler.page
     work.get_by_label("health").check()
     work.get_by_role("button", name="Save my choice").click()
+    work.get_by_role("button", name="Save", exact=True).wait_for()
     work.get_by_role("button", name="Start Rate and rank").click()
     rate_by_mouse(work)
     user = next(user for user in state.accounts.users() if user.name == "Jonas Weber")
@@ -75,14 +76,14 @@ def test_from_the_invitation_to_the_export(chromium, live):
     page.goto("/screening")
     page.get_by_role("link", name="June").click()
     choose(page, "score", "6")
-    page.get_by_role("button", name="Save the score").click()
-    page.wait_for_url("**/screening/k_*")
+    with page.expect_navigation():  # to the same address
+        page.get_by_role("button", name="Save the score").click()
     text = page.locator("main").inner_text()
     assert "100 %" in text
     assert "6.0" in text
     page.locator("summary", has_text="Decide").click()
-    page.get_by_role("button", name="Admit").click()
-    page.wait_for_url("**/screening/k_*")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Admit").click()
     assert state.accounts.user(user.id).state == "active"
 
     second = Window(chromium, live).join("Amara Obi")
@@ -104,6 +105,7 @@ def test_from_the_invitation_to_the_export(chromium, live):
     assert "pairs" in page.locator("main").inner_text()
     page.goto("/review")
     page.get_by_role("link", name="Open ").first.click()
+    page.wait_for_url("**/review/*")
     assert page.locator("tbody tr").count() == 2
     page.goto("/export")
     with page.expect_download() as waiting:
@@ -140,8 +142,7 @@ def test_with_the_keyboard_alone(chromium, live):
     page.keyboard.press("0")
     assert page.locator("[data-unranked]").inner_text() == "Unranked: E"
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#problems")
-    assert page.evaluate("document.activeElement.id") == "problems"
+    page.wait_for_selector("#problems:focus")
     page.keyboard.press("e")
     page.keyboard.press("5")
     assert page.locator("[data-order]").inner_text().split() == [
@@ -180,6 +181,7 @@ def test_a_screen_reader_is_told_what_each_control_is(chromium, live):
     """Name and description of every control as Chromium hands them to a screen reader, and what is said by itself."""
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=PATIENCE)
     make_queues(live)
     person = Window(chromium, live).join("Amara Obi")
     page = person.page
@@ -242,6 +244,7 @@ def test_single_keys_can_be_switched_off(chromium, live):
     window.page.goto("/settings")
     window.page.get_by_label("Single-key shortcuts").select_option("off")
     window.page.get_by_role("button", name="Save the settings").click()
+    window.page.get_by_text("Saved.").wait_for()
     window.page.goto("/home")
     window.page.keyboard.press("1")
     window.page.keyboard.press("?")
@@ -303,7 +306,7 @@ def test_drafts_survive_a_closed_tab_and_a_server_that_is_away(chromium, live):
     page.wait_for_selector("#saved.failed")
     assert page.locator("#unsaved").is_visible()
     window.context.set_offline(False)
-    page.wait_for_selector("#unsaved", state="hidden", timeout=20000)
+    page.wait_for_selector("#unsaved", state="hidden", timeout=PATIENCE)
     assert live.app.state.labelling.draft(item).fields["answer"] == "typed while away"
     window.troubles = [
         line for line in window.troubles if "ERR_INTERNET_DISCONNECTED" not in line and "htmx" not in line

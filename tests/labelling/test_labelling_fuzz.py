@@ -118,7 +118,7 @@ def test_schemathesis_finds_no_server_error(app, cases):
         if found.path in ("/sign-out", "/settings/password") or "{account}" in found.path:
             continue  # these would end the session
 
-        @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=cases, suppress_health_check=list(HealthCheck))
         def check(case):
             if isinstance(case.body, dict):
                 case.body["token"] = token

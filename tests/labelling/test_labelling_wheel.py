@@ -40,7 +40,7 @@ def test_the_app_starts_without_torch():
     code = (
         "import sys, preceptor.labelling.serve; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow

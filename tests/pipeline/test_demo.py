@@ -184,7 +184,7 @@ def test_a_judge_model_that_goes_by_the_place_gives_no_win(measured):
     thread.start()
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        judge = PairJudge(endpoint=Endpoint(url=url, model="m", timeout=10.0), workers=1)
+        judge = PairJudge(endpoint=Endpoint(url=url, model="m", timeout=600.0), workers=1)
         server.verdict = lambda: "Verdict: A"
         with pytest.raises(UserError, match=r"judge model m gave no verdict: \{'contradiction': 48\}"):
             evaluate_against(measured, "ppo-ptx-small", "sft-small", judge, SHORT, Console(quiet=True))

@@ -126,7 +126,7 @@ def test_what_the_description_promises(server, tmp_path):
     assert len(operations) >= 5
     for operation in operations:
 
-        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=200, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def check(case):
             response = case.call(base_url=server.url, headers={"Authorization": f"Bearer {server.key}"})

@@ -23,7 +23,6 @@ from preceptor.store import Workspace
 from preceptor.text.tokenizer import train_tokenizer
 from preceptor.types import ModelCard, Sampling
 
-
 MANY = 1_000_000  # texts to score: hours of work
 
 

@@ -43,7 +43,7 @@ def said(root: Path, body: str, **options) -> list[str]:
     """The lines that a process of its own prints."""
     code = HEAD + textwrap.dedent(body)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(root)], capture_output=True, text=True, timeout=250, **options
+        [sys.executable, "-W", "ignore", "-c", code, str(root)], capture_output=True, text=True, **options
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr, done.stderr[-3000:]

@@ -22,7 +22,6 @@ def two(jobs: list) -> list[dict]:
         [sys.executable, *launch, str(script), json.dumps(jobs)],
         capture_output=True,
         text=True,
-        timeout=300,
         # What is freed goes back at once, so that the high-water mark is that of living memory.
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )

@@ -27,7 +27,6 @@ torch.set_num_threads(1)
 from small_stages import run
 from preceptor.errors import UserError
 from preceptor.store import Workspace
-print("ready", flush=True)
 try:
     run(Workspace({root!r}), {stage!r}, **{changes!r})
 except UserError as error:
@@ -36,10 +35,26 @@ except UserError as error:
 """
 
 
-def start(workspace, stage: str, fault: str = "", **changes) -> subprocess.Popen:
-    """The stage in a process of its own."""
+# Each step is told, and before the last one the process waits for the signal that kills it.
+TELLING = """
+import time
+from preceptor.training.run import Run
+own = Run.log
+def log(self, metrics):
+    if self.step == self.total - 1:
+        time.sleep(3600)
+    own(self, metrics)
+    print(self.step, flush=True)
+Run.log = log
+"""
+
+
+def start(workspace, stage: str, fault: str = "", before: str = "", **changes) -> subprocess.Popen:
+    """The stage in a process of its own, after the code `before`."""
     here = Path(__file__).parent
-    code = STAGE.format(paths=[str(here), str(here.parent)], root=str(workspace.root), stage=stage, changes=changes)
+    code = before + STAGE.format(
+        paths=[str(here), str(here.parent)], root=str(workspace.root), stage=stage, changes=changes
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, faults.VARIABLE: fault},
@@ -51,7 +66,7 @@ def start(workspace, stage: str, fault: str = "", **changes) -> subprocess.Popen
 
 def killed(workspace, stage: str, fault: str, **changes) -> None:
     process = start(workspace, stage, fault, **changes)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
 
 
@@ -133,21 +148,22 @@ def test_killed_where_folders_cannot_be_exchanged_the_old_model_comes_back(works
 
 
 def kill_at_random(stage: str, kills: int, seed: int, workspace, another, **changes) -> list[int]:
-    """Kill a run `kills` times at random moments of its training, then let it end; returns the steps it had reached."""
+    """Kill a run `kills` times at random moments of its training, then let it end; returns the steps it had told."""
     whole = run(another, stage, **changes)
     steps, rng, reached = len(metrics(another)), random.Random(seed), []
-    file = workspace.run("out") / "metrics.jsonl"
     for moment in sorted(rng.randrange(1, steps - 6) for _ in range(kills)):
-        process = start(workspace, stage, checkpoint_minutes=0.0, **changes)
+        process = start(workspace, stage, before=TELLING, checkpoint_minutes=0.0, **changes)
         assert process.stdout is not None
-        process.stdout.readline()  # its imports are done
-        while process.poll() is None and (not file.exists() or file.read_bytes().count(b"\n") < moment):
-            time.sleep(0.001)
+        told = 0
+        for line in process.stdout:
+            told = int(line)
+            if told >= moment:
+                break
         time.sleep(rng.uniform(0, 0.05))
         process.kill()
-        process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL)
-        reached.append(file.read_bytes().count(b"\n"))
+        _, said = process.communicate()
+        assert process.returncode == -signal.SIGKILL, said
+        reached.append(told)
     assert same(whole, run(workspace, stage, **changes))
     assert once(metrics(workspace)) == once(metrics(another))
     return reached
@@ -256,7 +272,7 @@ def test_two_processes_on_one_run_the_second_is_refused(workspace, another, monk
         own(self, numbers)
         if self.step == 2:
             process = start(workspace, "sft", resume=False)
-            tried.append((process.communicate(timeout=120)[1], process.returncode))
+            tried.append((process.communicate()[1], process.returncode))
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", log)

@@ -47,7 +47,7 @@ def script(workspace, body: str, **options) -> subprocess.CompletedProcess:
         workspace = Workspace({str(workspace.root)!r})
     """
     code = textwrap.dedent(head) + textwrap.dedent(body)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280, **options)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
 
 
 # -- killed ---------------------------------------------------------------------------------------------------
