@@ -1,6 +1,7 @@
 """Prompts that people sent become answers of the current policy in a labelers' queue, once."""
 
 import json
+import os
 
 import pytest
 import server as servers
@@ -22,9 +23,10 @@ SETTINGS = {"model": None, "k": 5, "prompts": None, "seed": 3}
 @pytest.fixture
 def workspace(tmp_path):
     made = servers.make_workspace(tmp_path / "workspace", ("older", "newer"))
-    for name, stage in (("older", "ppo"), ("newer", "ppo-ptx")):
+    for age, (name, stage) in enumerate((("newer", "ppo-ptx"), ("older", "ppo"))):
         card = made.model(name) / "preceptor.json"
         card.write_text(json.dumps(json.loads(card.read_text()) | {"stage": stage}))
+        os.utime(made.model(name), (10**9 - age, 10**9 - age))  # by themselves they may be of the same tick
     (made.root / "preceptor.toml").write_text("[sample]\nmax_new_tokens = 12\n")
     return made
 
