@@ -21,6 +21,10 @@ def give_back() -> None:
 
 
 def keep_few_kernels() -> None:
-    """Let the library of matrix products keep the code of a few shapes only, half a megabyte for each, and make the
-    rest again when it is asked for. Of use before its first product in bf16; a setting of the user's own stands."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "24")
+    """Let the libraries of matrix products keep the code of a few shapes, and make the rest again when it is asked for.
+
+    Of use before the first product in bf16; a setting of the user's own stands. oneDNN keeps 1,024 kernels, and the
+    layer between it and torch the states of 1,024 products, half a megabyte each. Rows are of many lengths, so a
+    process grew by these for hours; made again, the code of a shape costs milliseconds."""
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # of torch's own layer: the products of one pass over a model
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

@@ -21,7 +21,6 @@ from preceptor.errors import UserError
 from preceptor.models.adapters import CONFIG, Adapter, merge, put_adapter, read_adapter
 from preceptor.models.attention import install
 from preceptor.models.divided import read_divided
-from preceptor.models.heap import keep_few_kernels
 from preceptor.models.save import lineage, read_card
 from preceptor.models.shard import like, several, shard
 
@@ -160,13 +159,11 @@ def read_config(source: str | Path):
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
-    """Make the model's layers keep their inputs only while it trains, and compute the rest again in the backward pass;
-    keep fewer kernels too.
+    """Make the model's layers keep their inputs only while it trains, and compute the rest again in the backward pass.
 
     Raises UserError for an architecture of transformers that cannot."""
     if not model.supports_gradient_checkpointing:
         raise UserError(f"{type(model).__name__} cannot checkpoint its layers; leave out gradient_checkpointing")
-    keep_few_kernels()
     # Its old name is gone from version 6 on, the new one is not in all of version 5.
     newer = getattr(model, "activation_checkpointing_enable", None)
     (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})

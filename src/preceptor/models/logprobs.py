@@ -86,8 +86,9 @@ def selected_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, t
     """
 
     def chunk(states: Tensor, ids: Tensor) -> Tensor:
-        logits = project(model, states).float() / temperature
-        return torch.gather(logits, -1, ids[:, None])[:, 0] - torch.logsumexp(logits, -1)
+        logits = project(model, states)
+        logits = logits if temperature == 1.0 else logits.float() / temperature
+        return torch.log_softmax(logits, -1, dtype=torch.float32).gather(-1, ids[:, None])[:, 0]
 
     wanted, fill = len(targets), -len(targets) % STEP  # few shapes, as in `attention`
     hidden, targets = F.pad(hidden, (0, 0, 0, fill)), F.pad(targets, (0, fill))
