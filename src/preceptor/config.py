@@ -29,6 +29,7 @@ COUNTS = (
     "lora_rank",
     "keep",
     "workers",
+    "tensor_parallel",
 )
 SHARES = ("mix", "dropout", "held_out", "ema")
 
@@ -63,6 +64,9 @@ class StageConfig:
 
     address: str | None = None
     """Ray cluster that runs the workers: ray://HOST:PORT; auto: the one this machine is in; local: a new one here."""
+
+    tensor_parallel: int = 1
+    """Workers that divide each layer's matrices among them and take the same rows; it divides their number."""
 
     precision: str = "fp32"
     """Matrix products: fp32, or bf16, PPO's rollouts and scores included (weights and optimizer stay fp32)."""

@@ -20,6 +20,7 @@ def compare(folder: Path) -> dict:
     from preceptor.models.shard import whole
 
     blocks = torch.arange(24).view(2, 12) + 5
+    blocks[0, 3], blocks[1, 4] = 1, 151  # the padding token, and the one in its place of the vocabulary's second half
     found = {}
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -34,15 +35,22 @@ def compare(folder: Path) -> dict:
             with whole(part) as complete:
                 pairs = list(zip(complete.state_dict().items(), one.state_dict().items(), strict=True))
                 same = all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in pairs)
-            gap = 0.0
+            gap = gradient_gap = 0.0
             if name == "policy":
-                with torch.no_grad():
-                    gap = float((sequence_logprobs(part, blocks) - sequence_logprobs(one, blocks)).abs().max())
+                ours, theirs = sequence_logprobs(part, blocks), sequence_logprobs(one, blocks)
+                gap = float((ours - theirs).detach().abs().max())
+                ours.mean().backward()
+                theirs.mean().backward()
+                gradients = [
+                    (a.grad.full_tensor(), b.grad) for a, b in zip(part.parameters(), one.parameters(), strict=True)
+                ]
+                gradient_gap = max(float((a - b).abs().max()) for a, b in gradients)
             trained = {parameter.requires_grad for parameter in part.parameters()}
             own = sum(parameter.to_local().numel() for parameter in part.parameters())
             found[name] = {
                 "same": same,
                 "gap": gap,
+                "gradient_gap": gradient_gap,
                 "kernels": part.config._attn_implementation == one.config._attn_implementation,
                 "trained": sorted(trained),
                 "own": own,
@@ -69,11 +77,13 @@ def main() -> None:
 
     from preceptor.errors import UserError
     from preceptor.models import load  # noqa: F401 - its memory is not that of a model
+    from preceptor.models.shard import lay_out
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    for way, folder in json.loads(sys.argv[1]):
+    for way, folder, *tensor in json.loads(sys.argv[1]):
         root = Path(folder)
+        lay_out(*(tensor or [1]))
         try:
             said = compare(root) if way == "compare" else weigh(root, way == "divided")
         except UserError as error:

@@ -63,6 +63,7 @@ def test_each_rank_reads_its_part_and_together_they_have_the_whole(folders):
                 assert one["same"], (name, role)
                 assert one["kernels"], (name, role)
                 assert one["gap"] < 1e-6
+                assert one["gradient_gap"] < 1e-5
                 assert one["trained"] == [role != "judge"]
         for role in ranks[0]:
             assert sum(found[role]["own"] for found in ranks) == ranks[0][role]["whole"]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from preceptor.errors import UserError
 from preceptor.models.attention import fuse_activations, install
-from preceptor.models.shard import shard, skeleton_of
+from preceptor.models.shard import own_part, shard, skeleton_of
 
 INDEX = "model.safetensors.index.json"
 
@@ -122,12 +122,4 @@ def _fill(model: PreTrainedModel, sources: dict[str, tuple[Path, str]]) -> None:
                 )
             own = parameter.to_local()
             if own.numel():
-                own.copy_(part[_own(parameter)])
-
-
-def _own(parameter: Tensor) -> tuple[slice, ...]:
-    """Which part of a whole tensor this rank holds."""
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
-    return tuple(slice(start, start + length) for start, length in zip(offset, shape))
+                own.copy_(part[own_part(parameter)])

@@ -1,6 +1,11 @@
-"""Parallelism as a function on models: model in, the same model out, its weights divided over the ranks (FSDP2)."""
+"""Parallelism as a function on models: model in, the same model out, its weights divided over the ranks.
+
+Ranks that follow each other make teams of `--tensor-parallel`. A team divides the matrices among its ranks and takes
+the same rows (tensor_parallel.py); what each rank has of them is divided over the teams (FSDP2).
+"""
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -15,12 +20,28 @@ from torch import Tensor, nn
 _skeletons: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
 
+class Layout:
+    """How the ranks stand, for the whole process."""
+
+    tensor = 1  # ranks of a team
+
+
+def lay_out(tensor: int) -> None:
+    """From now on, `tensor` ranks, a divisor of their number, make a team."""
+    Layout.tensor = tensor
+    mesh.cache_clear()
+    if tensor > 1:  # of weights that both dimensions cut: that they are gathered in two steps, which is meant
+        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+
+
 @cache
 def mesh():
-    """The device mesh: all ranks in a row."""
+    """The device mesh: teams x ranks of a team."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    return init_device_mesh("cuda" if dist.get_backend() == "nccl" else "cpu", (dist.get_world_size(),))
+    kind = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    shape = (dist.get_world_size() // Layout.tensor, Layout.tensor)
+    return init_device_mesh(kind, shape, mesh_dim_names=("data", "tensor"))
 
 
 def several() -> bool:
@@ -30,6 +51,8 @@ def several() -> bool:
 
 def shard(model):
     """Divide the model's weights over the ranks, in place. One process alone gets its model back as it is.
+
+    Raises UserError for a model that a team cannot divide.
 
     Each layer is gathered when its turn comes and let go after it. The functions of `logprobs.py` run under the model's
     hooks (`within`), so that embeddings and head are gathered around them.
@@ -43,9 +66,13 @@ def shard(model):
         id(p): nn.Parameter(torch.empty(0, dtype=p.dtype, device=here), requires_grad=False) for p in model.parameters()
     }
     skeleton = copy.deepcopy(model, empty)
+    if Layout.tensor > 1:
+        from preceptor.models.tensor_parallel import divide
+
+        divide(model, mesh()["tensor"])
     for layer in layers(model):
-        fully_shard(layer, mesh=mesh(), reshard_after_forward=True)
-    fully_shard(model, mesh=mesh(), reshard_after_forward=True)
+        fully_shard(layer, mesh=mesh()["data"], reshard_after_forward=True)
+    fully_shard(model, mesh=mesh()["data"], reshard_after_forward=True)
     model.within = MethodType(_within, model)
     register_fsdp_forward_method(model, "within")
     _skeletons[model] = skeleton
@@ -94,11 +121,13 @@ def whole(model) -> Iterator:
     if skeleton is None:
         yield model
         return
+    from torch.distributed.tensor import DTensor
+
     with torch.no_grad():
         for (_, empty), (_, part) in zip(skeleton.named_parameters(), model.named_parameters(), strict=True):
             empty.data = part.full_tensor()
         for empty, part in zip(skeleton.buffers(), model.buffers(), strict=True):
-            empty.copy_(part)
+            empty.copy_(part.full_tensor() if isinstance(part, DTensor) else part)
     skeleton.config = model.config
     skeleton.train(model.training)
     try:
@@ -109,13 +138,27 @@ def whole(model) -> Iterator:
 
 
 def like(value: Tensor, sample: Tensor) -> Tensor:
-    """`value` laid out over the ranks as `sample` is."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    """`value` laid out over the ranks as `sample` is. One that is laid out in another way is gathered meanwhile."""
+    from torch.distributed.tensor import DTensor
 
-    if not isinstance(sample, DTensor) or isinstance(value, DTensor):
+    if not isinstance(sample, DTensor):
         return value
-    moved = value.to(sample.device_mesh.device_type)
-    return distribute_tensor(moved, sample.device_mesh, sample.placements, src_data_rank=None)
+    if isinstance(value, DTensor):
+        if value.device_mesh == sample.device_mesh and value.placements == sample.placements:
+            return value
+        value = value.full_tensor()
+    part = value[own_part(sample)].to(sample.device_mesh.device_type, copy=True)
+    return DTensor.from_local(
+        part, sample.device_mesh, sample.placements, run_check=False, shape=sample.shape, stride=sample.stride()
+    )
+
+
+def own_part(sample) -> tuple[slice, ...]:
+    """Which part of a whole tensor this rank holds, if it is laid out as `sample` is."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    shape, offset = compute_local_shape_and_global_offset(sample.shape, sample.device_mesh, sample.placements)
+    return tuple(slice(start, start + length) for start, length in zip(offset, shape))
 
 
 def load_weights(model, weights: Mapping[str, Tensor]) -> None:
@@ -125,7 +168,8 @@ def load_weights(model, weights: Mapping[str, Tensor]) -> None:
 
 
 def empty_sharded(shape: list[int], dtype: torch.dtype) -> Tensor:
-    """Room for this rank's part of a tensor that is divided as `shard` divides weights."""
+    """Room for this rank's part of a tensor whose rows are divided over all ranks."""
     from torch.distributed.tensor import Shard, empty
 
-    return empty(*shape, dtype=dtype, device_mesh=mesh(), placements=[Shard(0)])
+    where = mesh() if Layout.tensor > 1 else mesh()["data"]
+    return empty(*shape, dtype=dtype, device_mesh=where, placements=[Shard(0)] * where.ndim)

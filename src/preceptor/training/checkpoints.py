@@ -55,7 +55,13 @@ class Checkpoints:
         copies = {name: _copy(tensor) for name, tensor in tensors.items()}
         draws = _rng_states()
         copies |= {f"rng/{ranks.rank()}/{place}": draw for place, draw in enumerate(draws)}
-        entries = {"step": step, "ranks": ranks.size(), "rng": [len(draw) for draw in draws], "state": tree}
+        entries = {
+            "step": step,
+            "ranks": ranks.size(),
+            "teams": ranks.teams(),
+            "rng": [len(draw) for draw in draws],
+            "state": tree,
+        }
         self.thread = threading.Thread(target=self._write, args=(step, entries, copies), name="checkpoint")
         self.thread.start()
 
@@ -129,7 +135,8 @@ class Checkpoints:
         entries = json.loads((Path(path) / STATE).read_text())
         wanted: dict[str, Tensor] = {}
         state = _unpack(entries["state"], wanted)
-        same = entries["ranks"] == ranks.size()
+        laid_out = (entries["ranks"], entries.get("teams", entries["ranks"]))  # earlier versions had no teams
+        same = laid_out == (ranks.size(), ranks.teams())
         draws = [torch.empty(length, dtype=torch.uint8) for length in entries["rng"]]
         if same:
             wanted |= {f"rng/{ranks.rank()}/{place}": draw for place, draw in enumerate(draws)}
@@ -142,7 +149,7 @@ class Checkpoints:
             if cuda.is_available():
                 cuda.set_rng_state_all(draws[1 : cuda.device_count() + 1])
         else:
-            torch.manual_seed(entries["step"] * 1_000_003 + ranks.rank())
+            torch.manual_seed(entries["step"] * 1_000_003 + ranks.team())
         return entries["step"], state
 
     def _last(self) -> Path | None:

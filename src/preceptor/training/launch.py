@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from preceptor.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig, StageConfig
 from preceptor.errors import UserError
+from preceptor.models.shard import lay_out
 from preceptor.store import Workspace
 from preceptor.training import ranks
 from preceptor.training.ppo import train_ppo
@@ -48,6 +49,7 @@ def join_group(workspace: Workspace, config: StageConfig) -> Path:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     console.quiet = not ranks.first()
+    lay_out(config.tensor_parallel)
     try:
         return STAGES[type(config)](workspace, config)
     finally:
@@ -56,8 +58,11 @@ def join_group(workspace: Workspace, config: StageConfig) -> Path:
 
 
 def _check(config: StageConfig) -> None:
-    alone = config.workers == 1 and config.address is None and int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if alone:
+    started = int(os.environ.get("WORLD_SIZE", "1"))  # by a launcher
+    processes = started if started > 1 else config.workers
+    if processes % config.tensor_parallel:
+        raise UserError(f"tensor_parallel {config.tensor_parallel} does not divide the {processes} workers")
+    if processes == 1 and config.address is None:
         return
     if getattr(config, "lora_rank", None):
         raise UserError(

@@ -271,9 +271,9 @@ def minibatches(episodes: int, config: PpoConfig, iteration: int, epoch: int) ->
 
 
 def micro_batches(episodes: list[Episode], places: list[int], size: int) -> Iterator[tuple[list[int], float]]:
-    """`places` in groups that go through the models together, `size` on each rank: of each group this rank's part, as
+    """`places` in groups that go through the models together, `size` on each rank: of each group this team's part, as
     `ranks.share`."""
-    for group in by_length([_length(episodes[place]) for place in places], size * ranks.size()):
+    for group in by_length([_length(episodes[place]) for place in places], size * ranks.teams()):
         yield ranks.share([places[index] for index in group])
 
 
@@ -337,7 +337,7 @@ def ppo_gradient(
     tokens = float(rollout.mask[rows].sum())
     sums: dict[str, float] = {}
     for places, live in micro_batches(rollout.episodes, rows, config.micro_batch):
-        scale = live * ranks.size() * poison  # sharded gradients are means over the ranks
+        scale = live * ranks.teams() * poison  # sharded gradients are means over the teams
         ids, prompts, mask = _tensors([rollout.episodes[p] for p in places], pad, policy.device)
         width = mask.shape[1]
         old, advantages, old_values, returns = (
@@ -379,7 +379,7 @@ def ptx_gradient(policy, blocks: Tensor, config: PpoConfig) -> float:
         with autocast(config.precision, policy.device):
             logprobs = sequence_logprobs(policy, part.to(policy.device))
         loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens)
-        (config.ptx_coef * loss * (live * ranks.size())).backward()
+        (config.ptx_coef * loss * (live * ranks.teams())).backward()
         total += loss.item() * live
     return ranks.total({"loss": total})["loss"]
 

@@ -61,7 +61,7 @@ def train_pretrain(workspace: Workspace, config: PretrainConfig) -> Path:
                     logprobs = sequence_logprobs(model, rows)
                 tokens = len(places) * config.context
                 loss = language_model_loss(logprobs, torch.ones_like(logprobs), tokens) * live
-                (loss * (ranks.size() * poison)).backward()
+                (loss * (ranks.teams() * poison)).backward()
                 metrics = ranks.total({"loss": loss.item()})
                 finite(metrics)
                 metrics["gradient_norm"] = optimizers.step(share, max_norm=1.0)

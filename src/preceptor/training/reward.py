@@ -114,14 +114,14 @@ def learn_rankings(
     `poison` is 1, or what a test wants the gradient to be multiplied with."""
     model.train()
     sums = {"loss": 0.0, "correct": 0.0, "margin": 0.0, "pairs": 0.0}
-    for group in by_length([max(map(len, ranking.rows)) for ranking in batch], config.micro_batch * ranks.size()):
+    for group in by_length([max(map(len, ranking.rows)) for ranking in batch], config.micro_batch * ranks.teams()):
         places, live = ranks.share(group)
         part = [batch[place] for place in places]
         with autocast(config.precision, model.device):
             scores = shared_scores(model, [r.prompt for r in part], [r.answers for r in part], pad)
         better, worse, weight = pair_places(part, model.device)
         partial = ranking_loss(scores, better, worse, weight, len(batch))
-        (partial * (live * ranks.size() * poison)).backward()  # sharded gradients are means over the ranks
+        (partial * (live * ranks.teams() * poison)).backward()  # sharded gradients are means over the teams
         gaps = (scores[better] - scores[worse]).detach()
         sums["loss"] += partial.item() * live
         sums["correct"] += int((gaps > 0).sum()) * live
@@ -185,7 +185,7 @@ def centre_on_demonstrations(model, release: Release, chat: Chat, max_tokens: in
 def score_rows(model, rows: Sequence[Sequence[int]], pad: int) -> Tensor:
     """The score of each row of ids, on the CPU, whatever the order or company: [N]."""
     scores = torch.zeros(len(rows))
-    for group in by_length([len(row) for row in rows], SCORED * ranks.size()):
+    for group in by_length([len(row) for row in rows], SCORED * ranks.teams()):
         places, live = ranks.share(group)
         ids, lengths = pad_right([rows[place] for place in places], pad)
         scores[places] = final_scores(model, ids.to(model.device), lengths.to(model.device)).cpu() * live

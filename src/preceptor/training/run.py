@@ -45,6 +45,7 @@ FREE = (
     "checkpoint_minutes",
     "keep",
     "workers",
+    "tensor_parallel",
     "address",
     "gradient_checkpointing",
 )

@@ -150,8 +150,8 @@ def learn(
     answer_tokens = sum(len(example.answer) for example in batch)
     tokens = answer_tokens + (blocks[:, 1:].numel() if blocks is not None else 0)
     metrics = {"loss": 0.0}
-    scale = ranks.size() * poison  # sharded gradients are means over the ranks
-    for group in by_length([len(example.tokens) for example in batch], config.micro_batch * ranks.size()):
+    scale = ranks.teams() * poison  # sharded gradients are means over the teams
+    for group in by_length([len(example.tokens) for example in batch], config.micro_batch * ranks.teams()):
         places, live = ranks.share(group)
         part = [batch[place] for place in places]
         ids, lengths = pad_right([example.tokens for example in part], pad)
@@ -178,8 +178,8 @@ def learn(
 
 
 def text_batches(blocks: torch.Tensor, micro_batch: int) -> Iterator[tuple[torch.Tensor, float]]:
-    """Blocks of text in groups that go through the model together: of each group this rank's part, as `ranks.share`."""
-    size = micro_batch * ranks.size()
+    """Blocks of text in groups that go through the model together: of each group this team's part, as `ranks.share`."""
+    size = micro_batch * ranks.teams()
     for start in range(0, len(blocks), size):
         places, live = ranks.share(range(start, min(start + size, len(blocks))))
         yield blocks[places], live
