@@ -11,6 +11,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from preceptor.config import SftConfig
 from preceptor.errors import UserError
 from preceptor.models.load import scalar_from_policy
+from preceptor.models.shard import Layout
+from preceptor.training import ranks
 from preceptor.training.launch import train
 from tiny_models import VOCABULARY, make_model, make_tokenizer, save
 
@@ -42,6 +44,7 @@ def same_norms(one: list[dict], other: list[dict]) -> None:
     ("architecture", "tied", "processes"),
     [
         ("llama", True, 2),
+        pytest.param("gpt-neox", False, 2, marks=pytest.mark.slow),
         ("qwen2", False, 2),
         pytest.param("qwen2", False, 4, marks=pytest.mark.slow),
         pytest.param("gpt-neox", False, 4, marks=pytest.mark.slow),
@@ -51,13 +54,17 @@ def test_teams_of_two_make_the_loss_curve_of_one_process(architecture, tied, pro
     for each in (workspace, another):
         put_base(each, architecture, tied)
     settings = {stage: {"output": stage, **SMALL[stage], **few} for stage, few in FEW.items()}
+    if processes > 2:  # ranks of one team drop the same activations as one process; another team draws its own
+        settings["sft-mix"]["dropout"] = 0.0
     jobs = [[stage, {**changes, "tensor_parallel": 2}] for stage, changes in settings.items()]
     assert not several(workspace, jobs, processes)
     for stage, changes in settings.items():
         whole = run(another, stage, **changes)
         close(metrics(workspace, stage), metrics(another, stage))
         same_norms(metrics(workspace, stage), metrics(another, stage))
-        near(workspace.model(stage), whole)
+        # The bias of a key that no position turns shifts all logits of a row alike. Its gradient is rounding, of which
+        # Adam makes whole steps; GPT-NeoX has such keys, in one tensor with queries and values.
+        near(workspace.model(stage), whole, without=("query_key_value.bias",))
 
 
 TEAMS = {"one": (1, 1), "two": (2, 1), "team": (2, 2), "teams": (4, 2)}  # processes, of which so many make a team
@@ -133,3 +140,15 @@ def test_what_cannot_be_divided_is_refused_in_one_line(workspace):
         train(workspace, SftConfig(model="base", workers=3, tensor_parallel=2))
     with pytest.raises(UserError, match="tensor_parallel 2 does not divide the 1 workers"):
         train(workspace, SftConfig(model="base", tensor_parallel=2))
+
+
+def test_a_team_takes_the_same_rows_and_one_of_it_speaks(monkeypatch):
+    monkeypatch.setattr(Layout, "tensor", 2)
+    monkeypatch.setattr(ranks, "size", lambda: 6)
+    taken, speakers = [], []
+    for rank in range(6):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        taken.append(ranks.share([10, 11, 12, 13, 14]))
+        speakers += [rank] if ranks.speaks() else []
+    assert taken == [([10, 13], 1.0)] * 2 + [([11, 14], 1.0)] * 2 + [([12], 1.0)] * 2
+    assert speakers == [0, 2, 4]
