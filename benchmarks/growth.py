@@ -2,8 +2,9 @@
 
     python benchmarks/growth.py [--sizes full|toy] [--output benchmarks]
 
-Every point is a process of its own: one iteration that warms up, then one that is measured. Small model of the
-benchmark, bf16, one thread, seconds that the process worked. Writes OUTPUT/growth.md and OUTPUT/growth.json.
+Every point is a process of its own: iterations that warm up, then some that are measured, one where it has many
+episodes and several where it has few, so that each mean is of as many. Small model of the benchmark, bf16, one thread,
+seconds that the process worked. Writes OUTPUT/growth.md and OUTPUT/growth.json.
 """
 
 import argparse
@@ -23,10 +24,11 @@ from turns import memory
 EPISODES = {"full": (64, 256, 1024, 2048), "toy": (8, 16)}
 ANSWERS = {"full": (12, 24, 48, 96), "toy": (4, 8)}
 FEW = {"full": (12, 64), "toy": (4, 8)}  # tokens of an answer, and episodes, while the other grows
+SEEN = {"full": 512, "toy": 16}  # episodes at least that warm up, and that are measured
 
 
-def measure(folder: Path, episodes: int, answer: int) -> dict[str, float]:
-    """One iteration of this many episodes, all answers of full length."""
+def measure(folder: Path, episodes: int, answer: int, seen: int) -> dict[str, float]:
+    """Iterations of this many episodes, all answers of full length: milliseconds and tokens of an episode."""
     import torch
     from ours import ppo_config, whole_models
 
@@ -41,27 +43,30 @@ def measure(folder: Path, episodes: int, answer: int) -> dict[str, float]:
     policy, reference, value, judge = whole_models(folder, "full")
     optimizers = Optimizers(policy, lr=1e-6), Optimizers(value, lr=1e-6)
     prompts = read_tokens(folder)["prompts"]
-    seconds = tokens = 0.0
-    for iteration, count in enumerate((min(64, episodes), episodes)):
-        config = replace(ppo_config(sizes, "bf16"), batch=count, minibatch=min(64, count), micro_batch=8)
-        start = time.process_time()
+    config = replace(ppo_config(sizes, "bf16"), batch=episodes, minibatch=min(64, episodes), micro_batch=8)
+    rounds = max(1, seen // episodes)
+    start = tokens = 0.0
+    for iteration in range(2 * rounds):
+        if iteration == rounds:
+            start, tokens = time.process_time(), 0.0
         drawn = ppo.act(policy, prompts, chat, config, iteration)
         made = ppo.assess(policy, reference, value, judge, drawn, chat.pad, chat.eos, config, iteration)
         ppo.learn(policy, value, *optimizers, None, made, None, chat.pad, config, iteration)
-        seconds = time.process_time() - start
-        tokens = sum(len(episode.prompt_tokens) + len(episode.answer_tokens) for episode in drawn) / count
+        tokens += sum(len(episode.prompt_tokens) + len(episode.answer_tokens) for episode in drawn)
+    measured = rounds * episodes
+    seconds = time.process_time() - start
     return {
         "episodes": episodes,
         "answer": answer,
-        "tokens": tokens,
-        "milliseconds": 1000 * seconds / episodes,
+        "tokens": tokens / measured,
+        "milliseconds": 1000 * seconds / measured,
         "peak_mib": memory()[1],
     }
 
 
-def point(folder: Path, episodes: int, answer: int) -> dict[str, float]:
+def point(folder: Path, episodes: int, answer: int, seen: int) -> dict[str, float]:
     """`measure` in a process of its own."""
-    command = [sys.executable, __file__, "--point", str(folder), str(episodes), str(answer)]
+    command = [sys.executable, __file__, "--point", str(folder), str(episodes), str(answer), str(seen)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -73,8 +78,9 @@ def page(found: dict) -> str:
     lines = [
         f"# Growth of PPO's cost: {found['hardware']}",
         "",
-        "Written by `benchmarks/growth.py`: one iteration after one that warmed up, bf16, one thread, seconds that the",
-        f"process worked; load average {found['load']:.1f} at the end. Tokens: of prompt and answer, on average.",
+        f"Written by `benchmarks/growth.py`: means over {found['seen']} episodes or one iteration, after as many that",
+        "warmed up, bf16, one thread, seconds that the process worked; load average "
+        f"{found['load']:.1f} at the end. Tokens: of prompt and answer.",
     ]
     for name in ("episodes", "tokens"):
         lines += [
@@ -92,20 +98,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", choices=sorted(EPISODES), default="full")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent)
-    parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--point", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
-        folder, episodes, answer = options.point
-        print(json.dumps(measure(Path(folder), int(episodes), int(answer))))
+        folder, *numbers = options.point
+        print(json.dumps(measure(Path(folder), *map(int, numbers))))
         return
-    few_tokens, few_episodes = FEW[options.sizes]
+    (few_tokens, few_episodes), seen = FEW[options.sizes], SEEN[options.sizes]
     with tempfile.TemporaryDirectory(prefix="preceptor-growth-") as place:
         write_material(Path(place), SIZES[options.sizes])
         found: dict = {
-            "episodes": [point(Path(place), count, few_tokens) for count in EPISODES[options.sizes]],
-            "tokens": [point(Path(place), few_episodes, answer) for answer in ANSWERS[options.sizes]],
+            "episodes": [point(Path(place), count, few_tokens, seen) for count in EPISODES[options.sizes]],
+            "tokens": [point(Path(place), few_episodes, answer, seen) for answer in ANSWERS[options.sizes]],
         }
-    found |= {"hardware": hardware(), "load": load_average()}
+    found |= {"hardware": hardware(), "load": load_average(), "seen": seen}
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "growth.json").write_text(json.dumps(found, indent=2) + "\n")
     (options.output / "growth.md").write_text(page(found))

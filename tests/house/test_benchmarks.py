@@ -233,5 +233,5 @@ def test_the_page_of_growth():
     import growth
 
     point = {"episodes": 64, "answer": 12, "tokens": 50.0, "milliseconds": 20.0, "peak_mib": 700.0}
-    grown = growth.page({"hardware": "a machine", "load": 1.0, "episodes": [point], "tokens": [point]})
+    grown = growth.page({"hardware": "a machine", "load": 1.0, "seen": 512, "episodes": [point], "tokens": [point]})
     assert grown.count("| 64 | 50.0 | 20.0 | 0.400 | 700 |") == 2
