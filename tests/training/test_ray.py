@@ -94,6 +94,7 @@ def head(environment, tmp_path):
         environment.delenv(name)
     environment.setenv("RAY_AUTH_MODE", "token")
     environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    environment.setenv("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")  # else its end waits half a minute for leases
     nodes, clients = free_ports(2)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     command += [f"--port={nodes}", f"--ray-client-server-port={clients}", "--node-ip-address=127.0.0.1"]
@@ -106,7 +107,7 @@ def head(environment, tmp_path):
         yield nodes, clients
     finally:
         process.terminate()  # with --block it ends its own children, and no other cluster's
-        process.wait(60)
+        process.wait()
 
 
 def wait_for(port: int, process: subprocess.Popen) -> None:
