@@ -138,9 +138,10 @@ def test_a_toxicity_classifier_that_is_a_pickle(hostile, workspace):
 
 def test_vllm_inside_is_told_the_same(tmp_path, monkeypatch):
     told = {}
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "")  # what it sets is undone
     made = types.SimpleNamespace(LLM=lambda **options: told.update(options), SamplingParams=dict)
     monkeypatch.setitem(sys.modules, "vllm", made)  # type: ignore[arg-type]
-    VllmInside(tmp_path, tmp_path)
+    VllmInside(tmp_path, tmp_path, 128)
     assert told["load_format"] == "safetensors"
     assert told["trust_remote_code"] is False
 

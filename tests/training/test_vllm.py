@@ -39,7 +39,7 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path):
     if "vllm" in sys.modules:
         pytest.skip("vLLM is installed here")
     with pytest.raises(UserError, match=r"pip install 'preceptor\[vllm\]'"):
-        VllmInside(tmp_path, tmp_path)
+        VllmInside(tmp_path, tmp_path, 128)
 
 
 def test_what_does_not_go_together_is_refused(workspace):
@@ -48,7 +48,7 @@ def test_what_does_not_go_together_is_refused(workspace):
     with pytest.raises(UserError, match="vllm_url is set without --engine vllm"):
         PpoConfig(vllm_url="http://127.0.0.1:8000")
     with pytest.raises(UserError, match="cannot draw from adapters"):
-        ppo.vllm_engine(PpoConfig(engine="vllm", lora_rank=4), Path(), Path())
+        ppo.vllm_engine(PpoConfig(engine="vllm", lora_rank=4), Path(), Path(), 24)
 
 
 def test_every_answer_has_a_seed_of_its_own():
@@ -104,7 +104,8 @@ def server(workspace):
     options += ["--max-model-len", "128", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), *options]
     log = open(workspace.root / "vllm.log", "wb")  # noqa: SIM115 - the process holds it
-    process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+    modes = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    process = subprocess.Popen(command, env=environment() | modes, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -121,8 +122,9 @@ def server(workspace):
 
 
 def environment() -> dict[str, str]:
-    names = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | names | {"HF_HUB_OFFLINE": "1"}
+    """With this package, and nothing else of ours, on the path."""
+    names = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(ppo.__file__).parents[2])}
+    return dict(os.environ) | names
 
 
 @needs_vllm
@@ -183,7 +185,7 @@ def gap(engine, model, temperature):
     return max(abs(a - b) for row, e in zip(ours.tolist(), drawn) for a, b in zip(row, e.logprobs))
 
 if __name__ == "__main__":
-    engine = VllmInside(Path({str(folder)!r}), Path({str(workspace.root / "exchange")!r}))
+    engine = VllmInside(Path({str(folder)!r}), Path({str(workspace.root / "exchange")!r}), 128)
     model = load_policy({str(folder)!r})
     first = gap(engine, model, 1.0)
     torch.manual_seed(0)
@@ -196,12 +198,34 @@ if __name__ == "__main__":
 """
     script = workspace.root / "inside.py"
     script.write_text(code)
-    source = str(Path(ppo.__file__).parents[2])
-    done = subprocess.run(
-        [str(PYTHON), str(script)], env=environment() | {"PYTHONPATH": source}, capture_output=True, text=True
-    )
+    done = subprocess.run([str(PYTHON), str(script)], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("GAPS")]
     first, stale, new, colder = map(float, line.split()[1:])
     assert max(first, new, colder) < 1e-4
     assert stale > 0.05
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ppo_with_vllm_inside(workspace):
+    """As its user starts it, in the environment that has vLLM."""
+    big(workspace)
+    workspace.store.close()
+    settings = ["--reference", "big", "--reward-model", "big-judge", "--engine", "vllm", "--output", "out"]
+    settings += ["--steps", "3", "--batch", "12", "--minibatch", "6", "--micro-batch", "4", "--max-new-tokens", "10"]
+    settings += ["--lr", "1e-3", "--value-lr", "1e-3", "--ptx-coef", "0.5", "--ptx-batch", "3", "--ptx-context", "24"]
+    done = subprocess.run(
+        [str(PYTHON), "-m", "preceptor", "ppo", *settings],
+        cwd=workspace.root,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = metrics(workspace)
+    assert len(lines) == 3
+    assert all(line["logprob_gap"] < 1e-4 for line in lines)  # fp32 on both sides
+    assert lines[2]["kl_to_reference"] != lines[0]["kl_to_reference"]
+    assert [path.name for path in (workspace.run("out") / "vllm").iterdir()] == ["weights-2"]

@@ -1,4 +1,4 @@
-"""Rollouts by vLLM (experimental): over the HTTP of a server, or inside this process.
+"""Rollouts by vLLM (experimental): over the HTTP of a server, or started by this process.
 
 What differs from our own engine: vLLM draws with its own random numbers, so the same seed gives other answers; and its
 arithmetic is its own, so its log-probabilities differ from the trainer's by more than rounding. The trainer measures
@@ -9,6 +9,7 @@ it again (`reload_weights`), the same way for both.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from preceptor.types import Episode, FinishReason, Sampling
 
 THREADS = 128  # requests that wait for a server at once
 SECONDS = 600  # that one request may take
+CACHE = 2**30  # bytes of keys and values that vLLM keeps on a processor; VLLM_CPU_KVCACHE_SPACE (GiB) sets another size
 START = "vllm serve MODEL --logprobs-mode processed_logprobs --generation-config vllm, with VLLM_SERVER_DEV_MODE=1"
 
 
@@ -103,23 +105,34 @@ class VllmServer:
 
 
 class VllmInside:
-    """vLLM in this process, on the same accelerator; `share` of its memory is vLLM's."""
+    """vLLM that this process starts, on the same accelerator; `share` of its memory is vLLM's.
 
-    def __init__(self, source: Path, exchange: Path, share: float = 0.4):
+    `tokens`: of the longest prompt with its answer. On a processor vLLM gets CACHE instead of a share, which it would
+    fill with zeros first, and compiles nothing.
+    """
+
+    def __init__(self, source: Path, exchange: Path, tokens: int, share: float = 0.4):
         try:
             from vllm import LLM, SamplingParams
         except ImportError as error:
             raise UserError(f"vLLM is not installed ({error}): pip install 'preceptor[vllm]'") from error
         self.exchange, self.parameters, self.loads = exchange, SamplingParams, 0
+        processor = not torch.cuda.is_available()
+        if processor:
+            # vLLM's own processes inherit it. `enforce_eager` is about the model: without this its sampler is compiled
+            # all the same, by a C++ compiler, before the first answer.
+            os.environ["TORCHDYNAMO_DISABLE"] = "1"
         self.llm = LLM(
             model=str(source),
             load_format="safetensors",
             trust_remote_code=False,
             dtype="float32",
+            max_model_len=tokens,
             gpu_memory_utilization=share,
+            kv_cache_memory_bytes=CACHE if processor else None,
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
-            enforce_eager=not torch.cuda.is_available(),  # on a processor compiling takes minutes
+            enforce_eager=processor,
         )
 
     def load(self, model: PreTrainedModel) -> None:

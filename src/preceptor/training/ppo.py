@@ -113,7 +113,7 @@ def train_ppo(workspace: Workspace, config: PpoConfig) -> Path:
             value_optimizer.load_state_dict(run.state["value_optimizer"])
             if average:
                 average.load(run.state["average"])
-        engine = vllm_engine(config, source, run.folder / "vllm") if config.engine == "vllm" else None
+        engine = vllm_engine(config, source, run.folder / "vllm", limit) if config.engine == "vllm" else None
         kl_passed = bool(run.state and run.state["kl_passed"])
         good = Average(policy, 0.0) if config.kl_stop is not None else None  # the last weights within the bound
         if run.state and good:
@@ -197,14 +197,16 @@ def act(
     return ranks.gather([row[0] for row in answers])
 
 
-def vllm_engine(config: PpoConfig, source: Path, exchange: Path) -> Engine:
-    """vLLM as the settings say. Experimental: see docs/vllm.md for what has run."""
+def vllm_engine(config: PpoConfig, source: Path, exchange: Path, limit: int) -> Engine:
+    """vLLM as the settings say, for prompts of at most `limit` tokens. Experimental: docs/vllm.md says what has run."""
     if config.lora_rank is not None:
         raise UserError("--engine vllm is given whole weights and cannot draw from adapters; leave out one of them")
     if ranks.size() > 1:
         raise UserError("--engine vllm works with one process; leave it out, or the workers")
     console.print(f"{config.output}: drawing answers with vLLM, which is experimental here")
-    return VllmServer(config.vllm_url, exchange) if config.vllm_url else VllmInside(source, exchange)
+    if config.vllm_url:
+        return VllmServer(config.vllm_url, exchange)
+    return VllmInside(source, exchange, limit + config.max_new_tokens)
 
 
 # -- 2. judge, 3. shape -----------------------------------------------------------------------------------------
