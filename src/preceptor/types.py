@@ -6,7 +6,7 @@ content alone, so importing a file twice adds nothing.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -200,8 +200,13 @@ class Ranking:
 
     def comparisons(self) -> list[tuple[int, int]]:
         """Every pair that is not tied, as (place of the better, place of the worse) in `completion_ids`."""
-        places = range(len(self.ranks))
-        return [(i, j) for i in places for j in places if self.ranks[i] < self.ranks[j]]
+        return comparisons(self.ranks)
+
+
+def comparisons(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """Every pair of places that is not tied, the better one first."""
+    places = range(len(ranks))
+    return [(i, j) for i in places for j in places if ranks[i] < ranks[j]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,11 +4,11 @@ import json
 
 import zstandard
 
-from preceptor.intake.export import export_own, export_pairs
+from preceptor.intake.export import count_pairs, export_own, export_pairs
 from preceptor.intake.importing import estimated_tokens, import_demonstrations, import_prompts, import_rankings
 from preceptor.intake.releases import freeze, read_release
 from preceptor.store import Workspace
-from preceptor.types import Completion, Demonstration, Labeler, Message, Prompt, Ranking, Sampling
+from preceptor.types import Completion, Demonstration, Labeler, Message, Prompt, Ranking, Rubric, Sampling
 
 
 def test_importing_twice_adds_nothing(workspace, write):
@@ -202,8 +202,34 @@ def test_our_own_export_imports_without_loss(tmp_path, workspace):
     other.store.close()
 
 
+def test_pairs_for_trl_hold_what_a_release_for_training_holds(tmp_path, workspace):
+    """A model is trained on them: no held-out labeler, no guide for evaluation, no consent missing, no address."""
+    store = workspace.store
+    store.add_labelers([Labeler(id="in"), Labeler(id="out", cohort="held-out")])
+    store.add_rubrics([Rubric(id="r-7", purpose="evaluation", version=7, text="Truth first.")])
+    for consent in (True, False):
+        text = f"Write to ann@example.org about {consent}."
+        asked = (Message(role="user", content=text),)
+        prompt = Prompt(id=f"p{consent}", messages=asked, consent=consent, split="train")
+        answers = [Completion.of(prompt.id, "m", f"ann@example.org {n}", sampling=Sampling()) for n in range(2)]
+        store.add_prompts([prompt])
+        store.add_completions(answers)
+        ids = tuple(answer.id for answer in answers)
+        store.add_rankings([Ranking.of(prompt.id, "in", ids, (2, 1)), Ranking.of(prompt.id, "out", ids, (1, 2))])
+        store.add_rankings([Ranking.of(prompt.id, "in", ids, (1, 2), rubric="r-7")])
+    path = tmp_path / "pairs.jsonl"
+    assert export_pairs(workspace, path, conversational=False) == count_pairs(workspace) == 1
+    (row,) = (json.loads(line) for line in path.read_text().splitlines())
+    assert row["chosen"].endswith(" 1")
+    assert row["rejected"].endswith(" 0")
+    assert "True" in row["prompt"]
+    assert "@example.org" not in path.read_text()
+
+
 def test_pairs_for_trl_import_again(tmp_path, workspace):
     full(workspace)
+    (ranking, _), *_ = workspace.store.rankings()
+    workspace.store.add_rankings([Ranking.of(ranking.prompt_id, "y", ranking.completion_ids, ranking.ranks)])
     for conversational in (True, False):
         path = tmp_path / "pairs.jsonl"
         assert (

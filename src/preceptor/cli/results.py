@@ -90,6 +90,9 @@ def export_verdicts(file: Path, /, *, workspace: Where = None) -> None:
 def export_pairs(file: Path, /, *, split: str = "train", workspace: Where = None) -> None:
     """Write the rankings' comparisons as prompt, chosen, rejected: the preference format of TRL and others.
 
+    Only what a release for training takes: prompts with consent, training labelers, rubrics for training; in the
+    training split without personal data.
+
     Parameters
     ----------
     file

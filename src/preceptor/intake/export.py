@@ -10,9 +10,9 @@ from typing import Any
 
 from preceptor.errors import UserError
 from preceptor.intake.disk import writing
-from preceptor.intake.releases import BATCH, KINDS, Kind
+from preceptor.intake.releases import BATCH, KINDS, Kind, release_rows
 from preceptor.store import Workspace
-from preceptor.types import Completion, Labeler, Message, Prompt, Ranking
+from preceptor.types import Completion, Labeler, Message, Prompt, Ranking, comparisons
 
 
 def export_own(workspace: Workspace, kind: Kind, path: Path, *, split: str | None = None) -> int:
@@ -46,24 +46,30 @@ def export_own(workspace: Workspace, kind: Kind, path: Path, *, split: str | Non
 def export_pairs(workspace: Workspace, path: Path, *, split: str = "train", conversational: bool = True) -> int:
     """Write every pair that is not tied as TRL's prompt, chosen, rejected; returns the number of pairs.
 
-    Conversational rows hold lists of messages; plain rows hold text, with the prompt's messages joined. Only prompts
-    whose user consented go in. The pairs of one ranking stand together and share `ranking_id`.
+    Conversational rows hold lists of messages; plain rows hold text, with the prompt's messages joined. Models are
+    trained on this file, so it takes what a release of rankings takes (`releases.freeze`): prompts with consent,
+    training labelers, rubrics for training; in the training split without personal data. The pairs of one ranking
+    stand together and share `ranking_id`.
     """
-    return write_lines(path, _pairs(workspace, split, conversational))
+    rows = release_rows(workspace, "rankings", split, masked=split == "train")
+    return write_lines(path, (pair for row in rows for pair in _pairs(row, conversational)))
 
 
-def _pairs(workspace: Workspace, split: str, conversational: bool) -> Iterator[dict[str, Any]]:
-    for ranking, prompt, answers in _rankings(workspace, split):
-        if not prompt.consent:
-            continue
-        for better, worse in ranking.comparisons():
-            if conversational:
-                sides = [[_message(Message(role="assistant", content=answers[k].text))] for k in (better, worse)]
-                row = {"prompt": [_message(message) for message in prompt.messages]}
-            else:
-                sides = [answers[k].text for k in (better, worse)]
-                row = {"prompt": prompt.text}
-            yield row | {"chosen": sides[0], "rejected": sides[1], "ranking_id": ranking.id}
+def count_pairs(workspace: Workspace, split: str = "train") -> int:
+    """How many pairs `export_pairs` writes."""
+    rows = release_rows(workspace, "rankings", split, masked=False)
+    return sum(len(comparisons(row["ranks"])) for row in rows)
+
+
+def _pairs(row: Mapping[str, Any], conversational: bool) -> Iterator[dict[str, Any]]:
+    prompt: Any = row["messages"]
+    answers: list[Any] = row["answers"]
+    if conversational:
+        answers = [[_message(Message(role="assistant", content=answer))] for answer in answers]
+    else:
+        prompt = Prompt(id=row["prompt_id"], messages=tuple(Message(**message) for message in prompt)).text
+    for better, worse in comparisons(row["ranks"]):
+        yield {"prompt": prompt, "chosen": answers[better], "rejected": answers[worse], "ranking_id": row["id"]}
 
 
 def _rankings(workspace: Workspace, split: str | None) -> Iterator[tuple[Ranking, Prompt, list[Completion]]]:

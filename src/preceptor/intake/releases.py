@@ -66,11 +66,9 @@ def freeze(
     try:
         with writing(folder):
             folder.mkdir(exist_ok=True)
-            found = _rows(workspace, kind, split, cohort, source, purpose)
-            if filters["masked"]:
-                model = workspace.settings.get("presidio")
-                masked = partial(mask, more=presidio_finder(model)) if model else mask
-                found = (_masked(row, masked) for row in found)
+            found = release_rows(
+                workspace, kind, split, cohort=cohort, purpose=purpose, source=source, masked=filters["masked"]
+            )
             sha256, rows = _write_rows(temporary, found)
             if rows == 0:
                 names = ("split", "source", "cohort", "purpose")
@@ -192,14 +190,28 @@ def _documents(path: Path) -> Iterator[str]:
 # -- rows -----------------------------------------------------------------------------------------------------
 
 
-def _rows(
-    workspace: Workspace, kind: Kind, split: str, cohort: str | None, source: str | None, purpose: Purpose | None
+def release_rows(
+    workspace: Workspace,
+    kind: Kind,
+    split: str,
+    *,
+    cohort: str | None = "training",
+    purpose: Purpose | None = "training",
+    source: str | None = None,
+    masked: bool,
 ) -> Iterator[dict[str, Any]]:
+    """What a release of these filters would hold, row by row; see `freeze`. `masked`: without personal data."""
     if kind == "prompts":
-        return map(_prompt_row, workspace.store.prompts(split=split, source=source, consented=True))
-    if kind == "demonstrations":
-        return _demonstration_rows(workspace, split, cohort, source)
-    return _ranking_rows(workspace, split, cohort, source, purpose)
+        rows = map(_prompt_row, workspace.store.prompts(split=split, source=source, consented=True))
+    elif kind == "demonstrations":
+        rows = _demonstration_rows(workspace, split, cohort, source)
+    else:
+        rows = _ranking_rows(workspace, split, cohort, source, purpose)
+    if not masked:
+        return rows
+    model = workspace.settings.get("presidio")
+    hide = partial(mask, more=presidio_finder(model)) if model else mask
+    return (_masked(row, hide) for row in rows)
 
 
 def _prompt_row(prompt: Prompt) -> dict[str, Any]:

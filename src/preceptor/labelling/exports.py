@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
-from preceptor.intake.export import export_own, export_pairs
+from preceptor.intake.export import count_pairs, export_own, export_pairs
 from preceptor.labelling import forms
 from preceptor.labelling.access import Researcher
 from preceptor.labelling.pages import render
@@ -21,7 +21,7 @@ router = APIRouter()
 KINDS = {
     "events": "Every submission ever made, versions and undone ones too, with the order shown and the time taken",
     "rankings": "Rankings with their prompts and answers, one line each, as training reads them",
-    "pairs": "All pairs that are not tied, as prompt, chosen, rejected for TRL (training split, with consent)",
+    "pairs": "All pairs that are not tied, as prompt, chosen, rejected for TRL: of what a release for training takes",
     "demonstrations": "Demonstrations with their prompts",
     "prompts": "Prompts",
     "ratings": "Ratings 1 to 7 and flags, one answer a line",
@@ -34,10 +34,9 @@ KINDS = {
 def exports(request: Request, user: Researcher) -> Response:
     oversight = request.app.state.oversight
     there = oversight.store.counts()
-    train = oversight.store.rankings(split="train")
     counts = {name: there.get(name, 0) for name in KINDS} | {
         "events": there["submissions"],
-        "pairs": sum(len(ranking.comparisons()) for ranking, prompt in train if prompt.consent),
+        "pairs": count_pairs(request.app.state.workspace),
         "toxicity": len(oversight.opinions(kinds=("toxicity",))),
         "verdicts": sum(len(opinion.shown) for opinion in oversight.opinions(kinds=("red-team",))),
     }
