@@ -39,10 +39,10 @@ class Sizes:
     answer: int = 48  # new tokens at most
     steps: int = 40  # optimizer steps for which there is data
     sft_rounds: int = 10
-    rm_rounds: int = 5
+    rm_rounds: int = 7
     ppo_rounds: int = 3
     generate_rounds: int = 3
-    medium_rounds: int = 5
+    medium_rounds: int = 20
     lora_rounds: int = 2
 
 

@@ -32,7 +32,7 @@ def demonstrations(turns: Turns, folder: Path, precision: str, model_name: str) 
     chat = Chat(load_tokenizer(folder / model_name))
     model = load_policy(folder / model_name)
     optimizers = Optimizers(model, lr=LR)
-    config = SftConfig(precision=precision)
+    config = SftConfig(precision=precision, micro_batch=read_sizes(folder).sft_batch)  # all at once, as the peer
     steps = [[Example(row["prompt"], row["answer"]) for row in step] for step in read_tokens(folder)["sft"]]
     turns.count(model.base_model)
     model.train()
