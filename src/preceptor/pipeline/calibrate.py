@@ -38,7 +38,7 @@ WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)  # of the matrix products that are 
 # width, layers, heads, MLP, vocabulary, then what differs in the work
 MODELS = {
     "narrow": (64, 2, 2, 168, 5000),
-    "wide": (384, 4, 6, 1032, 6000),
+    "wide": (320, 6, 5, 856, 6000),
     "gpt2": (192, 3, 3, 768, 3000),
 }
 WORKS = {
