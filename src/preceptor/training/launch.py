@@ -51,7 +51,9 @@ def join_group(workspace: Workspace, config: StageConfig) -> Path:
     console.quiet = not ranks.first()
     lay_out(config.tensor_parallel)
     try:
-        return STAGES[type(config)](workspace, config)
+        folder = STAGES[type(config)](workspace, config)
+        ranks.barrier()  # a rank that leaves while another still sends to it ends that one, or itself, with an abort
+        return folder
     finally:
         if own:
             dist.destroy_process_group()
