@@ -1,4 +1,9 @@
-"""What saves memory and changes no result: layers computed again in the backward pass, text in micro-batches."""
+"""What saves memory and changes no result: layers computed again, text in micro-batches, kernels let go."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,3 +92,30 @@ def test_the_split_of_text_into_micro_batches_does_not_change_its_gradient():
         assert len(calls[0]) < len(calls[1]) < len(calls[2])
         for model in models[1:]:
             assert (gradient(model) - gradient(models[0])).norm() < 1e-6 * gradient(models[0]).norm()
+
+
+SHAPES = """
+import preceptor.models, torch
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+weight = torch.randn(64, 64, dtype=torch.bfloat16)
+torch.nn.functional.linear(torch.randn(8, 64, dtype=torch.bfloat16), weight)
+before = resident()
+for rows in range(1, 401):
+    torch.nn.functional.linear(torch.randn(16 * rows, 64, dtype=torch.bfloat16), weight)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no kernels for bf16 on this processor")
+def test_kernels_of_shapes_met_before_are_let_go():
+    many = {"LRU_CACHE_CAPACITY": "1024", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}
+    grown = [
+        float(subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, check=True, env=env).stdout)
+        for env in (os.environ | many, {k: v for k, v in os.environ.items() if k not in many})
+    ]
+    assert grown[1] < grown[0] / 2, grown  # a user's own setting stands, and keeps all 400
