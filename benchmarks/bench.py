@@ -4,7 +4,8 @@
 
 Every contestant is a process of its own that waits for its turn, so that both meet the same noise of the machine. First
 a rehearsal in fp32 and in bf16 finds each side's faster precision; then the two winners take turns, and a ratio is that
-of the medians. Writes OUTPUT/<hardware>-<date>.md and OUTPUT/results.json.
+of the medians. Three contests are not of speed: PPO against a planted reward model, whose curves are compared
+(`curve.py`). Writes OUTPUT/<hardware>-<date>.md and OUTPUT/results.json.
 
 `--clock cpu` counts the seconds that a process worked instead of those that passed: on a machine that others keep busy
 the wall clock says how often a process was let in. It needs one thread.
@@ -23,7 +24,8 @@ from pathlib import Path
 from statistics import median
 from typing import BinaryIO
 
-from machine import hardware, load_average, slug
+import curve
+from machine import hardware, last_level_cache, load_average, slug
 from material import SIZES, Sizes, write_material
 from table import figures, page
 
@@ -39,13 +41,15 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """`peer`: the environment of the other side; `precisions`: of each side's rehearsal."""
+    """`peer`: the environment of the other side, or None against `machine`, what the machine itself can do; `ours`,
+    `theirs`: the precisions of each side's rehearsal."""
 
     task: str
     peer: str | None
     rounds: str  # field of Sizes
     ours: tuple[str, ...] = PRECISIONS
     theirs: tuple[str, ...] = PRECISIONS
+    machine: str = ""
 
 
 CONTESTS = (
@@ -56,7 +60,10 @@ CONTESTS = (
     Contest("ppo_ragged", "trl-ppo", "ppo_rounds"),
     Contest("ppo_lora", "trl-ppo", "lora_rounds"),
     Contest("generate", "transformers", "generate_rounds"),
-    Contest("sft_medium", None, "medium_rounds"),
+    Contest("sft_medium", None, "medium_rounds", machine="matmul"),
+    Contest("decode_one", None, "medium_rounds", machine="memory"),
+    Contest("decode_many", None, "medium_rounds", machine="memory"),
+    *(Contest(task, "trl-ppo", "curve_rounds", ("fp32",), ("fp32",)) for task in curve.TASKS),
 )
 
 
@@ -148,8 +155,8 @@ def hold(contest: Contest, sizes: Sizes, setting: Setting) -> dict:
         for contestant in others:
             contestant.end()
         turns = list(best.values())
-        if not contest.peer:  # against the machine itself
-            machine = start("machine", "matmul", best["ours"].precision, Path(sys.executable), setting)
+        if contest.machine:
+            machine = start("machine", contest.machine, best["ours"].precision, Path(sys.executable), setting)
             machine.ready = machine.hear()
             everyone.append(machine)
             turns.append(machine)
@@ -195,6 +202,7 @@ def run(size_name: str, only: list[str], threads: int, output: Path, clock: str 
     loads = [load_average()]
     about = {
         "hardware": hardware(),
+        "last_level_cache": last_level_cache(),
         "date": date.today().isoformat(),
         "sizes": size_name,
         "threads": threads,
@@ -206,6 +214,7 @@ def run(size_name: str, only: list[str], threads: int, output: Path, clock: str 
     with tempfile.TemporaryDirectory(prefix="preceptor-bench-") as place:
         folder = Path(place)
         write_material(folder, sizes)
+        curve.write_curve(folder, sizes)
         if "ppo_lora" in only:
             from ours import write_lora_reward
 
@@ -213,6 +222,9 @@ def run(size_name: str, only: list[str], threads: int, output: Path, clock: str 
         with open(folder / "log", "w+b") as log:
             setting = Setting(folder, threads, clock, log)
             for contest in (contest for contest in CONTESTS if contest.task in only):
+                if not getattr(sizes, contest.rounds):
+                    missing[contest.task] = f"not part of --sizes {size_name}"
+                    continue
                 if contest.peer and not ENVIRONMENTS[contest.peer].exists():
                     missing[contest.task] = f"no environment of the peer {contest.peer}; run: make venv-trl"
                     continue

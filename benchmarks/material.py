@@ -1,7 +1,7 @@
 """What both sides of a benchmark are given: the same models, from the same files, and the same tokens.
 
 The models are GPT-2-shaped with random weights, the text is random: the figures speak of speed and memory and say
-nothing about learning. Needs torch, transformers and tokenizers only, so that peers can read it too.
+nothing about learning (`curve.py` does). Needs torch, transformers and tokenizers only, so that peers can read it too.
 """
 
 import json
@@ -31,6 +31,7 @@ class Sizes:
 
     small: Shape = Shape(6, 256, 4)
     medium: Shape = Shape(7, 512, 8)
+    curve: Shape = Shape(2, 64, 2, 512, 64)
     sft_batch: int = 16  # demonstrations per optimizer step
     comparisons: int = 36  # per optimizer step of the reward model: one ranking of 9, or six of 4
     episodes: int = 64  # per PPO iteration, learned from in eight optimizer steps
@@ -44,6 +45,9 @@ class Sizes:
     generate_rounds: int = 3
     medium_rounds: int = 20
     lora_rounds: int = 2
+    curve_episodes: int = 64
+    curve_answer: int = 24
+    curve_rounds: int = 38  # iterations, after the two of the rehearsal
 
 
 SIZES = {
@@ -57,10 +61,12 @@ SIZES = {
         generate_rounds=2,
         medium_rounds=2,
         lora_rounds=1,
+        curve_rounds=0,
     ),
     "toy": Sizes(
         small=Shape(1, 32, 2, 128, 64),
         medium=Shape(1, 32, 2, 128, 64),
+        curve=Shape(1, 32, 2, 128, 64),
         sft_batch=4,
         episodes=8,
         prompts=4,
@@ -73,6 +79,9 @@ SIZES = {
         generate_rounds=1,
         medium_rounds=1,
         lora_rounds=1,
+        curve_episodes=8,
+        curve_answer=8,
+        curve_rounds=8,
     ),
 }
 
@@ -109,7 +118,7 @@ def write_material(folder: Path, sizes: Sizes, seed: int = 0) -> None:
 
 def read_sizes(folder: Path) -> Sizes:
     values = json.loads((folder / "sizes.json").read_text())
-    return Sizes(**{**values, "small": Shape(**values["small"]), "medium": Shape(**values["medium"])})
+    return Sizes(**{**values, **{name: Shape(**values[name]) for name in ("small", "medium", "curve")}})
 
 
 def read_tokens(folder: Path) -> dict:

@@ -3,13 +3,17 @@
 python ours.py TASK FOLDER PRECISION      (started by bench.py)
 """
 
+import json
 import sys
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import curve
 import torch
-from material import Sizes, read_sizes, read_tokens
+from material import PAD, Sizes, read_sizes, read_tokens
 from turns import Finished, Turns
 
 from preceptor.config import PpoConfig, RewardConfig, SftConfig
@@ -17,6 +21,7 @@ from preceptor.models.adapters import Lora, adapt, take_adapter
 from preceptor.models.load import checkpoint_layers, load_policy, load_scalar, load_tokenizer, scalar_from_policy
 from preceptor.models.roles import share_base
 from preceptor.models.save import lineage, save_model
+from preceptor.rollout.batch import Row, RunningBatch
 from preceptor.rollout.engine import generate
 from preceptor.text.chat import Chat
 from preceptor.training import ppo, reward, sft
@@ -106,18 +111,28 @@ def ppo_config(sizes: Sizes, precision: str) -> PpoConfig:
     )
 
 
-def whole_models(folder: Path, kind: str) -> tuple:
+def whole_models(folder: Path, kind: str, judged_by: str) -> tuple:
     policy, reference = load_policy(folder / kind), load_policy(folder / kind).requires_grad_(False)
-    return policy, reference, load_scalar(folder / "reward"), load_scalar(folder / "reward").requires_grad_(False)
+    return policy, reference, load_scalar(folder / judged_by), load_scalar(folder / judged_by).requires_grad_(False)
 
 
-def iterations(turns: Turns, folder: Path, precision: str, kind: str, models: tuple) -> None:
-    sizes = read_sizes(folder)
-    config = ppo_config(sizes, precision)
+def curve_config(sizes: Sizes, precision: str, seed: int) -> PpoConfig:
+    return replace(
+        ppo_config(sizes, precision),
+        batch=sizes.curve_episodes,
+        minibatch=sizes.curve_episodes // 8,
+        max_new_tokens=sizes.curve_answer,
+        lr=curve.LR,
+        value_lr=curve.LR,
+        max_grad_norm=1e9,  # the peer cuts none
+        seed=seed,
+    )
+
+
+def iterations(turns: Turns, folder: Path, kind: str, models: tuple, prompts: list, config: PpoConfig) -> None:
     chat = Chat(load_tokenizer(folder / kind))
     policy, reference, value, judge = models
     optimizers = Optimizers(policy, lr=config.lr), Optimizers(value, lr=config.value_lr)
-    prompts = read_tokens(folder)["prompts"]
     turns.count(*(model.base_model for model in (policy, reference, value, judge)))
     turns.ready()
     iteration = 0
@@ -132,16 +147,29 @@ def iterations(turns: Turns, folder: Path, precision: str, kind: str, models: tu
         metrics = ppo.describe(rollout, learned, chat, config)
         phases = dict(zip(("act", "assess", "learn"), (end - start for start, end in pairwise(marks))))
         facts = {"score": metrics["reward_model_score"], "answer_tokens": metrics["answer_tokens"]}
-        turns.done(work=len(episodes), **facts, gap=metrics["logprob_gap"], phases=phases)
+        share = curve.share_good(episode.answer_tokens for episode in episodes)
+        turns.done(work=len(episodes), **facts, share=share, gap=metrics["logprob_gap"], phases=phases)
         iteration += 1
 
 
+def timed(turns: Turns, folder: Path, precision: str, kind: str, models: tuple) -> None:
+    config = ppo_config(read_sizes(folder), precision)
+    iterations(turns, folder, kind, models, read_tokens(folder)["prompts"], config)
+
+
 def run_ppo_full(turns: Turns, folder: Path, precision: str) -> None:
-    iterations(turns, folder, precision, "full", whole_models(folder, "full"))
+    timed(turns, folder, precision, "full", whole_models(folder, "full", "reward"))
 
 
 def run_ppo_ragged(turns: Turns, folder: Path, precision: str) -> None:
-    iterations(turns, folder, precision, "ragged", whole_models(folder, "ragged"))
+    timed(turns, folder, precision, "ragged", whole_models(folder, "ragged", "reward"))
+
+
+def learn_planted(turns: Turns, folder: Path, precision: str, task: str) -> None:
+    """PPO against the planted reward model, for its reward curve."""
+    prompts = json.loads((folder / task / "prompts.json").read_text())
+    config = curve_config(read_sizes(folder), precision, curve.TASKS[task])
+    iterations(turns, folder, task, whole_models(folder, task, "planted"), prompts, config)
 
 
 def run_ppo_lora(turns: Turns, folder: Path, precision: str) -> None:
@@ -149,7 +177,7 @@ def run_ppo_lora(turns: Turns, folder: Path, precision: str) -> None:
     models = share_base(folder / "medium", folder / "reward-lora", LORA, seed=0)
     for trained in (models[0], models[2]):  # policy and value, as with `gradient_checkpointing`
         checkpoint_layers(trained)
-    iterations(turns, folder, precision, "medium", models)
+    timed(turns, folder, precision, "medium", models)
 
 
 def write_lora_reward(folder: Path) -> None:
@@ -185,6 +213,60 @@ def run_generate(turns: Turns, folder: Path, precision: str) -> None:
         seed += 1
 
 
+def decode(turns: Turns, folder: Path, precision: str, rows: int) -> None:
+    """One more token for each of `rows` rows, without the prefill, and the bytes that must be read for it: all weights
+    but the table of positions once a step, and the columns of keys and values that each row's tokens have written."""
+    sizes, prompts = read_sizes(folder), read_tokens(folder)["prompts"][:rows]
+    model = load_policy(folder / "medium")
+    number = 2 if precision == "bf16" else 4
+    weights = number * (model.num_parameters() - model.transformer.wpe.weight.numel())
+    column = number * 2 * model.config.n_layer * model.config.n_embd
+    turns.count(model.base_model)
+    turns.ready()
+    seed = 0
+    while True:
+        sampling = Sampling(temperature=0.7, max_new_tokens=sizes.answer, seed=seed)
+        batch = [Row(prompt, sampling, place, frozenset()) for place, prompt in enumerate(prompts)]
+        read = 0
+        with autocast(precision, model.device):
+            running = RunningBatch(model, PAD, rows, max(map(len, prompts)) + sizes.answer + 1)
+            running.join(batch)
+            start = turns.clock()
+            for _ in range(sizes.answer - 1):
+                running.step()
+                read += weights + column * sum(len(row.prompt) + len(row.tokens) for row in batch)
+            seconds = turns.clock() - start
+        running.cache.layers.clear()  # as in `generate`
+        turns.done(seconds=seconds, work=rows * (sizes.answer - 1), bytes=read, weights=weights)
+        seed += 1
+
+
+def run_decode_one(turns: Turns, folder: Path, precision: str) -> None:
+    decode(turns, folder, precision, 1)
+
+
+def run_decode_many(turns: Turns, folder: Path, precision: str) -> None:
+    decode(turns, folder, precision, read_sizes(folder).rows)
+
+
+def run_memory(turns: Turns, folder: Path, precision: str) -> None:
+    """The machine's memory: bytes/s of a copy (read and write counted) or of a sum, whichever is faster, over arrays
+    of 512 MiB."""
+    toy = read_sizes(folder).small.width < 64
+    source = torch.ones(2**16 if toy else 2**27)
+    goal = torch.empty_like(source)
+    ways = [(lambda: goal.copy_(source), 2 * 4 * source.numel()), (source.sum, 4 * source.numel())]
+    turns.ready()
+    while True:
+        best = 0.0
+        for way, work in ways:
+            for _ in range(3):
+                start = turns.clock()
+                way()
+                best = max(best, work / (turns.clock() - start))
+        turns.done(work=best)
+
+
 def run_matmul(turns: Turns, folder: Path, precision: str) -> None:
     """The machine's matrix product: FLOP/s of the best of several shapes."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -208,6 +290,7 @@ def endless(steps: list):
 
 
 TASKS = {name.removeprefix("run_"): task for name, task in list(globals().items()) if name.startswith("run_")}
+TASKS |= {task: partial(learn_planted, task=task) for task in curve.TASKS}
 
 if __name__ == "__main__":
     with suppress(Finished):

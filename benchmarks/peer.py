@@ -6,12 +6,15 @@ Each is given its best settings on a CPU that were found: bf16 where the conduct
 dropout off, the same optimizer. TRL's PPO takes bf16 from the environment only (ACCELERATE_MIXED_PRECISION).
 """
 
+import json
 import os
 import sys
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import curve
 import torch
 import transformers
 from material import EOS, PAD, pairs_of, read_sizes, read_tokens
@@ -118,42 +121,48 @@ def run_rm_k4(turns: Turns, folder: Path, precision: str) -> None:
     rankings(turns, folder, precision, 4)
 
 
-def iterations(turns: Turns, folder: Path, precision: str, kind: str, judged_by: str = "reward") -> None:
+def iterations(
+    turns: Turns, folder: Path, precision: str, kind: str, judged_by: str, prompts: list, **settings
+) -> None:
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision == "bf16" else "no"
     from datasets import Dataset
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
-    sizes = read_sizes(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder / kind, padding_side="left")
     policy, reference = (load(AutoModelForCausalLM, folder / kind) for _ in range(2))
     value, judge = (load(AutoModelForSequenceClassification, folder / judged_by) for _ in range(2))
     turns.count(*(model.base_model for model in (policy, reference, value, judge)))
-    prompts = read_tokens(folder)["prompts"]
+    facts: dict[str, float] = {}
+    draw = ppo_trainer.batch_generation
+
+    def counted(model, queries, *rest):
+        """What the trainer draws, looked at on its way."""
+        drawn = draw(model, queries, *rest)
+        facts["share"] = curve.share_good(drawn[0][:, queries.shape[1] :].tolist())
+        return drawn
+
+    ppo_trainer.batch_generation = counted
 
     class PpoTurns(TurnByTurn):
         def on_log(self, args, state, control, logs=None, **kwargs):
             if logs and "objective/scores" in logs:
-                self.facts = {"score": logs["objective/scores"]}
+                facts["score"] = logs["objective/scores"]
 
         def on_step_end(self, args, state, control, **kwargs):
-            self.turns.done(work=sizes.episodes, **self.facts)
+            self.turns.done(work=args.batch_size, **facts)
 
     with tempfile.TemporaryDirectory() as output:
         trainer = PPOTrainer(
             args=PPOConfig(
                 output_dir=output,
                 # Eight real optimizer steps: with 8 accumulation steps it would make one.
-                per_device_train_batch_size=sizes.episodes,
                 gradient_accumulation_steps=1,
                 num_mini_batches=8,
                 num_ppo_epochs=1,
-                local_rollout_forward_batch_size=sizes.episodes,
                 total_episodes=10**6,
-                response_length=sizes.answer,
                 stop_token="eos",
                 temperature=0.7,
                 kl_coef=0.05,
-                learning_rate=1e-6,
                 lr_scheduler_type="constant",
                 num_sample_generations=0,
                 bf16=precision == "bf16",
@@ -162,6 +171,7 @@ def iterations(turns: Turns, folder: Path, precision: str, kind: str, judged_by:
                 disable_tqdm=True,
                 save_strategy="no",
                 logging_steps=1,
+                **settings,
             ),
             processing_class=tokenizer,
             model=policy,
@@ -175,17 +185,57 @@ def iterations(turns: Turns, folder: Path, precision: str, kind: str, judged_by:
         trainer.train()
 
 
+def timed(turns: Turns, folder: Path, precision: str, kind: str, judged_by: str) -> None:
+    sizes = read_sizes(folder)
+    iterations(
+        turns,
+        folder,
+        precision,
+        kind,
+        judged_by,
+        read_tokens(folder)["prompts"],
+        per_device_train_batch_size=sizes.episodes,
+        local_rollout_forward_batch_size=sizes.episodes,
+        response_length=sizes.answer,
+        learning_rate=1e-6,
+    )
+
+
 def run_ppo_full(turns: Turns, folder: Path, precision: str) -> None:
-    iterations(turns, folder, precision, "full")
+    timed(turns, folder, precision, "full", "reward")
 
 
 def run_ppo_ragged(turns: Turns, folder: Path, precision: str) -> None:
-    iterations(turns, folder, precision, "ragged")
+    timed(turns, folder, precision, "ragged", "reward")
 
 
 def run_ppo_lora(turns: Turns, folder: Path, precision: str) -> None:
     """The same work with what this PPO has: four whole models."""
-    iterations(turns, folder, precision, "medium", "reward-medium")
+    timed(turns, folder, precision, "medium", "reward-medium")
+
+
+def learn_planted(turns: Turns, folder: Path, precision: str, task: str) -> None:
+    """PPO against the planted reward model, for its reward curve; the optimizer is that of ours.py."""
+    sizes = read_sizes(folder)
+    iterations(
+        turns,
+        folder,
+        precision,
+        task,
+        "planted",
+        json.loads((folder / task / "prompts.json").read_text()),
+        per_device_train_batch_size=sizes.curve_episodes,
+        local_rollout_forward_batch_size=sizes.curve_episodes,
+        response_length=sizes.curve_answer,
+        learning_rate=curve.LR,
+        adam_beta2=0.95,
+        weight_decay=0.0,
+        lam=0.95,
+        gamma=1.0,
+        cliprange=0.2,
+        cliprange_value=0.2,
+        seed=curve.TASKS[task],
+    )
 
 
 def run_generate(turns: Turns, folder: Path, precision: str) -> None:
@@ -223,6 +273,7 @@ def run_generate(turns: Turns, folder: Path, precision: str) -> None:
 
 
 TASKS = {name.removeprefix("run_"): task for name, task in list(globals().items()) if name.startswith("run_")}
+TASKS |= {task: partial(learn_planted, task=task) for task in curve.TASKS}
 
 if __name__ == "__main__":
     with suppress(Finished):

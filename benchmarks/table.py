@@ -5,6 +5,8 @@ Throughput: ours over peer, higher is better. Memory: ours over peer, lower is b
 
 from statistics import median
 
+from curve import TASKS as CURVES
+from curve import compared_curves, curve_lines
 from material import Sizes
 
 # contest -> (key of results.json, what is counted per second)
@@ -18,6 +20,12 @@ THROUGHPUT = {
 }
 # key of results.json -> contest whose peak memory it compares
 MEMORY = {"ppo_memory_vs_trl": "ppo_full", "ppo_lora_memory_vs_trl": "ppo_lora"}
+# contest against the machine -> (key of results.json or None, what is counted, its unit, what the machine did)
+MACHINE = {
+    "sft_medium": ("sft_fraction_of_matmul_peak", "flop", "useful FLOP/s", "a matrix product in {precision}"),
+    "decode_one": ("decode_fraction_of_bandwidth", "bytes", "bytes read/s", "those of memory"),
+    "decode_many": (None, "bytes", "bytes read/s", "those of memory"),
+}
 NAMES = {
     "sft": "SFT",
     "rm_k9": "reward model, rankings of 9",
@@ -27,6 +35,8 @@ NAMES = {
     "ppo_lora": "PPO, LoRA roles over one base, 24M parameters",
     "generate": "generation, 4 answers to each prompt",
     "sft_medium": "SFT, 24M parameters",
+    "decode_one": "decoding, 24M parameters, one answer at a time",
+    "decode_many": "decoding, 24M parameters, as many rows at once as in generation",
 }
 # Losses on the same batch before anything is learned, in nats: fp32 differs by rounding, bf16 by its 8 bits.
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
@@ -45,12 +55,20 @@ def figures(found: dict[str, dict], missing: dict[str, str]) -> dict:
             details[task] = compared(found[task], unit)
             results[key] = details[task]["ratio"]
             check_same_losses(task, found[task])
-    results["sft_fraction_of_matmul_peak"] = None
-    if "sft_medium" in missing:
-        reasons["sft_fraction_of_matmul_peak"] = missing["sft_medium"]
+    for task, (key, counted, _, _) in MACHINE.items():
+        if task not in missing:
+            details[task] = against_machine(found[task], counted)
+        if key:
+            results[key] = None if task in missing else details[task]["ratio"]
+            if task in missing:
+                reasons[key] = missing[task]
+    results["reward_curve_difference"] = None
+    absent = [task for task in CURVES if task in missing]
+    if absent:
+        reasons["reward_curve_difference"] = missing[absent[0]]
     else:
-        details["sft_medium"] = against_machine(found["sft_medium"])
-        results["sft_fraction_of_matmul_peak"] = details["sft_medium"]["ratio"]
+        details["reward_curve"] = compared_curves({task: found[task] for task in CURVES})
+        results["reward_curve_difference"] = details["reward_curve"]["spans"]["last"]["difference"]
     if "ppo_lora" not in missing:
         details["ppo_lora"] = compared(found["ppo_lora"], "episodes/s")
     for key, task in MEMORY.items():
@@ -85,7 +103,7 @@ def summary(side: dict) -> dict:
     reports = side["reports"]
     mean = {
         name: sum(report[name] for report in reports) / len(reports)
-        for name in ("sequences", "positions", "decode_steps", "answer_tokens", "score", "gap")
+        for name in ("sequences", "positions", "decode_steps", "answer_tokens", "score", "gap", "weights")
         if all(name in report for report in reports)
     }
     phases = [report["phases"] for report in reports if "phases" in report]
@@ -126,16 +144,17 @@ def first_losses(outcome: dict) -> dict[tuple[str, str], float]:
     return found
 
 
-def against_machine(outcome: dict) -> dict:
-    """FLOP/s of training, on real tokens only, over those of a matrix product in the same precision."""
+def against_machine(outcome: dict, counted: str) -> dict:
+    """What must be done per second over what the machine can do: FLOP of training on real tokens against those of a
+    matrix product in the same precision, or bytes that decoding must read against those that memory gives."""
     ours, machine = outcome["sides"]["ours"], outcome["sides"]["machine"]
-    speeds = [report["flop"] / report["seconds"] for report in ours["reports"]]
+    speeds = [report[counted] / report["seconds"] for report in ours["reports"]]
     peaks = [report["work"] for report in machine["reports"]]
     rounds = [speed / peak for speed, peak in zip(speeds, peaks)]
     return {
-        "unit": "FLOP/s",
-        "ours": summary(ours) | {"flop_per_second": median(speeds)},
-        "machine": {"precision": machine["precision"], "flop_per_second": median(peaks), "best": max(peaks)},
+        "unit": "FLOP/s" if counted == "flop" else "B/s",
+        "ours": summary(ours) | {f"{counted}_per_second": median(speeds)},
+        "machine": {"precision": machine["precision"], f"{counted}_per_second": median(peaks), "best": max(peaks)},
         "ratio": median(speeds) / median(peaks),
         "ratio_lowest_round": min(rounds),
         "ratio_highest_round": max(rounds),
@@ -169,20 +188,40 @@ def page(results: dict, sizes: Sizes) -> str:
             lines.append(
                 f"| {NAMES[task]}: peak resident memory | {cells[0]} | {cells[1]} | {results[key]:.2f} | {d['n']} |"
             )
-    if "sft_medium" in details:
-        d = details["sft_medium"]
-        cells = [f"{d[side]['flop_per_second'] / 1e9:,.4g} GFLOP/s" for side in ("ours", "machine")]
-        lines.append(
-            f"| {NAMES['sft_medium']}: useful FLOP/s over a matrix product in {d['machine']['precision']} "
-            f"| {cells[0]} | {cells[1]} | {ratio_cell(d)} | {d['n']} |"
-        )
-    lines += ["", *not_measured(results), "## Equal work", "", *equal_work(details), "", "## Settings", ""]
+    for task, (_, counted, unit, machine) in MACHINE.items():
+        if task in details:
+            d = details[task]
+            cells = [f"{d[side][f'{counted}_per_second'] / 1e9:,.4g} G{d['unit']}" for side in ("ours", "machine")]
+            lines.append(
+                f"| {NAMES[task]}: {unit} over {machine.format(precision=d['machine']['precision'])} "
+                f"| {cells[0]} | {cells[1]} | {ratio_cell(d)} | {d['n']} |"
+            )
+    lines += ["", *decoded(about, details), *not_measured(results)]
+    if "reward_curve" in details:
+        lines += curve_lines(details["reward_curve"], sizes)
+    contests = {task: detail for task, detail in details.items() if task in NAMES}
+    lines += ["## Equal work", "", *equal_work(contests), "", "## Settings", ""]
     lines += settings(about, sizes)
     return "\n".join(lines) + "\n"
 
 
 def ratio_cell(detail: dict) -> str:
     return f"**{detail['ratio']:.2f}** ({detail['ratio_lowest_round']:.2f} to {detail['ratio_highest_round']:.2f})"
+
+
+def decoded(about: dict, details: dict) -> list[str]:
+    """What the fractions of memory bandwidth are to be read beside."""
+    sides = [details[task]["ours"] for task in ("decode_one", "decode_many") if task in details]
+    if not sides:
+        return []
+    held = dict.fromkeys(f"{side['weights'] / 2**20:,.0f} MiB in {side['precision']}" for side in sides)
+    cache = about["last_level_cache"]
+    room = f"the last-level cache holds {cache:,.0f} MiB" if cache else "the size of the last-level cache is not known"
+    return [
+        f"The weights that decoding reads: {', '.join(held)}; {room}. What stays there from step to step is not read",
+        "from memory, so that a fraction may pass what memory alone gives.",
+        "",
+    ]
 
 
 def not_measured(results: dict) -> list[str]:
