@@ -260,7 +260,10 @@ def main() -> None:
         parser.error("--clock cpu adds up the seconds of all threads; use it with --threads 1")
     results = run(options.sizes, options.only.split(","), options.threads, options.output, options.clock)
     if not results:
-        raise SystemExit("nothing was measured: no environment of the peers; run: make venv-trl")
+        raise SystemExit(
+            "nothing was measured: no environment of the peers (run: make venv-trl), or not part of "
+            f"--sizes {options.sizes}"
+        )
     print(page(results, SIZES[options.sizes]))
 
 
