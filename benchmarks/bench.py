@@ -194,11 +194,23 @@ def versions(python: Path) -> dict[str, str]:
     return json.loads(subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
+def why_not(contest: Contest, only: list[str], size_name: str) -> str | None:
+    """Why a run leaves this contest out, if it does."""
+    if contest.task not in only:
+        return "not asked for in this run"
+    if not getattr(SIZES[size_name], contest.rounds):
+        return f"not part of --sizes {size_name}"
+    if contest.peer and not ENVIRONMENTS[contest.peer].exists():
+        return f"no environment of the peer {contest.peer}; run: make venv-trl"
+    return None
+
+
 def run(size_name: str, only: list[str], threads: int, output: Path, clock: str = "wall") -> dict:
     """All contests of `only`. Returns what results.json holds, and writes it and the page into `output`."""
     sizes, began = SIZES[size_name], time.perf_counter()
     found: dict[str, dict] = {}
-    missing = {c.task: "not reached" if c.task in only else "not asked for in this run" for c in CONTESTS}
+    refused = {c.task: why_not(c, only, size_name) for c in CONTESTS}
+    missing = {task: reason or "not reached" for task, reason in refused.items()}
     loads = [load_average()]
     about = {
         "hardware": hardware(),
@@ -221,13 +233,7 @@ def run(size_name: str, only: list[str], threads: int, output: Path, clock: str 
             write_lora_reward(folder)
         with open(folder / "log", "w+b") as log:
             setting = Setting(folder, threads, clock, log)
-            for contest in (contest for contest in CONTESTS if contest.task in only):
-                if not getattr(sizes, contest.rounds):
-                    missing[contest.task] = f"not part of --sizes {size_name}"
-                    continue
-                if contest.peer and not ENVIRONMENTS[contest.peer].exists():
-                    missing[contest.task] = f"no environment of the peer {contest.peer}; run: make venv-trl"
-                    continue
+            for contest in (contest for contest in CONTESTS if not refused[contest.task]):
                 try:
                     found[contest.task] = hold(contest, sizes, setting)
                 except RuntimeError as error:

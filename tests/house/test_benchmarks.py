@@ -307,6 +307,18 @@ def test_what_is_not_measured_is_null_with_a_reason():
     assert {key for key in KEYS if results[key] is None} == set(results["reasons"])
 
 
+def test_a_contest_is_left_out_for_a_reason(monkeypatch):
+    import bench
+
+    [curve] = [contest for contest in bench.CONTESTS if contest.task == "curve_1"]
+    monkeypatch.setitem(bench.ENVIRONMENTS, "trl-ppo", Path(sys.executable))
+    assert bench.why_not(curve, ["curve_1"], "full") is None
+    assert bench.why_not(curve, ["sft"], "full") == "not asked for in this run"
+    assert bench.why_not(curve, ["curve_1"], "quick") == "not part of --sizes quick"
+    monkeypatch.setitem(bench.ENVIRONMENTS, "trl-ppo", Path("/nowhere"))
+    assert "make venv-trl" in bench.why_not(curve, ["curve_1"], "full")
+
+
 def test_a_run_writes_the_results_and_their_page(tmp_path):
     from bench import run
 
