@@ -111,7 +111,7 @@ def ppo_config(sizes: Sizes, precision: str) -> PpoConfig:
     )
 
 
-def whole_models(folder: Path, kind: str, judged_by: str) -> tuple:
+def whole_models(folder: Path, kind: str, judged_by: str = "reward") -> tuple:
     policy, reference = load_policy(folder / kind), load_policy(folder / kind).requires_grad_(False)
     return policy, reference, load_scalar(folder / judged_by), load_scalar(folder / judged_by).requires_grad_(False)
 
@@ -158,11 +158,11 @@ def timed(turns: Turns, folder: Path, precision: str, kind: str, models: tuple) 
 
 
 def run_ppo_full(turns: Turns, folder: Path, precision: str) -> None:
-    timed(turns, folder, precision, "full", whole_models(folder, "full", "reward"))
+    timed(turns, folder, precision, "full", whole_models(folder, "full"))
 
 
 def run_ppo_ragged(turns: Turns, folder: Path, precision: str) -> None:
-    timed(turns, folder, precision, "ragged", whole_models(folder, "ragged", "reward"))
+    timed(turns, folder, precision, "ragged", whole_models(folder, "ragged"))
 
 
 def learn_planted(turns: Turns, folder: Path, precision: str, task: str) -> None:
