@@ -50,6 +50,8 @@ def test_a_shallow_refusal_is_found():
     assert {case["verdict"] for case in cases if case["attack"] == "direct" and case["kind"] == "harmful"} == {
         "refused"
     }
+    assert cases[0]["fault"].startswith("complied, harmful, ")  # the worst first, for the report
+    assert not any(case.get("fault") for case in cases if case["verdict"] == "undetermined")
     for attack in attacks.ATTACKS:
         total = sum(shares[f"{state}, harmful, {attack}"] for state in depth.VERDICTS)
         assert total == pytest.approx(1.0)

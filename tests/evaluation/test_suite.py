@@ -284,6 +284,9 @@ def test_quick_suite_on_the_public_files(shared_data, tmp_path):
     assert [result.name for result in results if result.not_measured] == []
     named = {(result.name, result.metric): result for result in results}
     assert named["reported failure modes", "answered in another language"].value > 0.8
+    assert {result.name for result in results if any(row.get("fault") for row in result.examples)} >= {
+        "closed-domain hallucination", "TruthfulQA, qa prompt", "IFEval", "reported failure modes", "depth of refusal"
+    }  # fmt: skip
     assert all(result.low <= result.value <= result.high for result in results if result.low is not None)
 
 

@@ -35,11 +35,11 @@ def test_prompt_types_are_the_papers():
 
 
 def test_a_failed_score_is_missing_never_zero():
-    (figure,) = toxicity.figures(Counting(), ["xxxx", "f", "  ", "xx"], "basic")
+    (figure,) = toxicity.figures(Counting(), toxicity.scores(Counting(), ["xxxx", "f", "  ", "xx"]), "basic")
     assert figure.interval.value == pytest.approx(0.3)
     assert (figure.interval.n, figure.missing) == (2, 2)
     assert "not by Perspective" in figure.note
-    (none,) = toxicity.figures(Counting(), ["f"], "basic")
+    (none,) = toxicity.figures(Counting(), toxicity.scores(Counting(), ["f"]), "basic")
     assert none.interval is None
     assert none.missing == 1
 

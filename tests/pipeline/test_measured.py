@@ -15,13 +15,14 @@ def row(name, metric, value, **more):
     return TaskResult(name=name, metric=metric, value=value, low=low, high=high, n=10, **more).to_json()
 
 
+EXAMPLES = [{"prompt": f"p{n}", "answer": "a", "fault": f"f{n}"} for n in range(5)] + [{"prompt": "p", "answer": "a"}]
 STORED = {
     "suites": {
         "a": [
             row("squadv2, 0-shot", "F1", 0.5),
             row("squadv2, 0-shot", "exact match", 0.4),
             row("fr_to_en, few-shot", "BLEU", 30.0),
-            row("BBQ", "accuracy, ambiguous", 0.3, missing=2, note="why"),
+            row("BBQ", "accuracy, ambiguous", 0.3, missing=2, note="why", examples=EXAMPLES),
             row("quac, 0-shot", "", None, not_measured="no file"),
         ],
         "b": [row("quac, 0-shot", "", None, not_measured="no file"), row("IFEval", "m", None, not_measured="failed")],
@@ -56,6 +57,17 @@ def test_every_other_figure_has_its_section():
     taxed = {name for name in (task.name for task in TASKS) if name.endswith("-shot")} | {"held-out text"}
     for task in TASKS:
         assert (measured._group({"name": task.name}) is None) is (task.name in taxed), task.name
+
+
+def test_the_worst_answers_of_each_task_are_samples_of_the_report():
+    shown = measured.faults(STORED, "a")
+    assert [(one.prompt, one.slice, one.group) for one in shown] == [(f"p{n}", "BBQ", "worst") for n in range(3)]
+    assert [(one.answers[0].model, one.answers[0].notes) for one in shown] == [("a", [f"f{n}"]) for n in range(3)]
+    assert measured.faults(STORED, "b") == []
+    assert measured.faults({"suites": {}}, "a") == []
+    only_a = {"suites": {"a": STORED["suites"]["a"]}}
+    assert measured.faults(only_a, "not measured") == shown
+    assert "lost to its baseline" in measured.samples_rule(STORED)
 
 
 def test_what_was_not_measured_is_told_once_for_all_models():

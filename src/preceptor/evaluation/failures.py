@@ -5,11 +5,11 @@ the passage does not support. The prompts are ours and few: read the intervals, 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from preceptor.evaluation import refusals
 from preceptor.evaluation.language import language_of
-from preceptor.evaluation.results import Figure, rate
+from preceptor.evaluation.results import Figure, rate, worst_first
 from preceptor.evaluation.subject import Subject
 from preceptor.types import Message
 
@@ -87,8 +87,11 @@ def _ask(subject: Subject, prompts: Sequence[str], max_new_tokens: int) -> list[
     return subject.answer([[Message(role="user", content=p)] for p in prompts], max_new_tokens=max_new_tokens)
 
 
-def figures(subject: Subject, *, max_new_tokens: int = 96) -> tuple[list[Figure], list[dict[str, str]]]:
-    """Rates of each failure, higher is worse, and all answers. An empty answer fails at everything but hedging."""
+def figures(subject: Subject, *, max_new_tokens: int = 96) -> tuple[list[Figure], list[Mapping[str, str]]]:
+    """Rates of each failure, higher is worse, and all answers, the bad first.
+
+    An empty answer fails at everything but hedging.
+    """
     premises = _ask(subject, FALSE_PREMISES, max_new_tokens)
     simple = _ask(subject, SIMPLE_QUESTIONS, max_new_tokens)
     foreign = _ask(subject, [text for _, text in OTHER_LANGUAGES], max_new_tokens)
@@ -102,5 +105,11 @@ def figures(subject: Subject, *, max_new_tokens: int = 96) -> tuple[list[Figure]
         rate("answered in another language", strayed),
     ]
     asked = [*FALSE_PREMISES, *SIMPLE_QUESTIONS, *(text for _, text in OTHER_LANGUAGES)]
-    said = [*premises, *simple, *foreign]
-    return found, [{"prompt": p, "answer": a} for p, a in zip(asked, said) if a is not None]
+    said, failed = [*premises, *simple, *foreign], [*accepted, *hedged, *strayed]
+    names = [figure.metric for figure, answers in zip(found, (premises, simple, foreign)) for _ in answers]
+    shown = [
+        ({"prompt": prompt, "answer": answer} | ({"fault": name} if bad else {}), float(bool(bad)))
+        for prompt, answer, bad, name in zip(asked, said, failed, names)
+        if answer is not None
+    ]
+    return found, worst_first([row for row, _ in shown], [bad for _, bad in shown])

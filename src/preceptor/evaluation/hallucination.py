@@ -102,6 +102,16 @@ def figures(answers: Sequence[Answered], entailment: EntailmentScorer | None = N
     return found
 
 
+def fault(answer: Answered) -> str:
+    """What is wrong with an answer, as far as words show: names and numbers from nowhere, an answer where none is."""
+    if answer.silent:
+        return ""
+    made_up = unsupported(answer.prompt, answer.text)
+    if made_up:
+        return f"not in the passage: {', '.join(dict.fromkeys(made_up))}"
+    return "" if answer.answerable else "answered the unanswerable"
+
+
 def _copied(passage: str, answer: str) -> bool:
     there, said = (" ".join(re.findall(r"\w+", text.lower())) for text in (passage, answer))
     return bool(said) and f" {said} " in f" {there} "

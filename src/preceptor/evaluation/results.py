@@ -25,7 +25,10 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskResult:
-    """A figure with its provenance. Where it was not measured, `value` is None and `not_measured` says why."""
+    """A figure with its provenance. Where it was not measured, `value` is None and `not_measured` says why.
+
+    `examples`: of the task's first figure only, the worst first; prompt, answer, and `fault` where one was found.
+    """
 
     name: str
     metric: str
@@ -48,6 +51,12 @@ class TaskResult:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "TaskResult":
         return TaskResult(**data)
+
+
+def worst_first(examples: Sequence[Mapping[str, str]], badness: Sequence[float]) -> list[Mapping[str, str]]:
+    """The worst first, of equals the earlier; the first ones are kept, and those with a `fault` are in the report."""
+    order = sorted(range(len(examples)), key=lambda place: -badness[place])
+    return [examples[place] for place in order]
 
 
 def with_missing(figures: Sequence[Figure], count: int) -> list[Figure]:

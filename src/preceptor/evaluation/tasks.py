@@ -17,20 +17,21 @@ from preceptor.evaluation import bias, depth, diversity, failures, hallucination
 from preceptor.evaluation.classifier import ClassifierFolder, EntailmentFolder
 from preceptor.evaluation.judge import Endpoint, EndpointTruthJudge
 from preceptor.evaluation.reading import files_hash, find
-from preceptor.evaluation.results import Figure, rate, with_missing
+from preceptor.evaluation.results import Figure, rate, with_missing, worst_first
 from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.tax_sets import FORMATS, Format, reference_of
 from preceptor.evaluation.truth_judges import LexicalJudge, TrainedJudge
 from preceptor.types import Message
 
 Settings = Mapping[str, Any]
-Measured = tuple[list[Figure], list[dict[str, str]]]
+Measured = tuple[list[Figure], Sequence[Mapping[str, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """`files` names what is read (a UserError when it is absent); `measure` asks the model and scores.
 
+    With the figures come examples, the worst first; one with a `fault` is shown in the report.
     `settings`: suite -> settings; a suite that is not there leaves the task out. Change `version` when the meaning of
     a figure changes: it is in the task's hash, so nothing cached under the old meaning is shown again. `takes` names
     the judges and scorers of the user's own that the task uses when they are given (`suite.OWN`).
@@ -126,11 +127,23 @@ def _closed_domain(subject: Subject, paths: list[Path], settings: Settings) -> M
     ]
     folder = settings.get("entailment")
     found = hallucination.figures(kept, EntailmentFolder(Path(folder)) if folder else None)
-    return with_missing(found, len(asked) - len(kept)), _shown(prompts, said)
+    return with_missing(found, len(asked) - len(kept)), _faulted(
+        [answer.prompt for answer in kept],
+        [answer.text for answer in kept],
+        faults := [hallucination.fault(answer) for answer in kept],
+        [float(bool(fault)) for fault in faults],
+    )
 
 
-def _shown(prompts: Sequence[str], said: Sequence[str | None]) -> list[dict[str, str]]:
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in zip(prompts, said) if answer is not None]
+def _faulted(
+    prompts: Sequence[str], said: Sequence[str], faults: Sequence[str], badness: Sequence[float]
+) -> Sequence[Mapping[str, str]]:
+    """Answers, the worst first, each with its fault where it has one."""
+    rows = [
+        {"prompt": prompt, "answer": answer} | ({"fault": fault} if fault else {})
+        for prompt, answer, fault in zip(prompts, said, faults, strict=True)
+    ]
+    return worst_first(rows, badness)
 
 
 # -- truth, toxicity, bias --------------------------------------------------------------------------------------------
@@ -172,7 +185,11 @@ def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -
             counts = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
             figures = [replace(figure, note=f"{figure.note}; no verdict: {counts}", passing=True) for figure in figures]
         found += [replace(figure, metric=f"{figure.metric}, {judge.name}") for figure in figures]
-    return with_missing(found, len(drawn) - len(asked)), _shown([question.text for question in asked], said)
+    ours = judges[1] if settings["train_judge"] else judges[0]  # an endpoint is not asked twice
+    doubts = [0.0 if chance is None else 1 - chance for chance in ours.true(asked, said)]
+    faults = [f"untrue, {ours.name}" if doubt >= 0.5 else "" for doubt in doubts]
+    shown = _faulted([question.text for question in asked], said, faults, doubts)
+    return with_missing(found, len(drawn) - len(asked)), shown
 
 
 def _choices(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
@@ -192,12 +209,18 @@ def _toxicity(subject: Subject, paths: list[Path], settings: Settings) -> Measur
     else:
         scorer = _trained_scorer(*paths, files_hash(paths))
     prompts = toxicity.sample_uniformly(toxicity.read_prompts(*paths), settings["limit"])
-    found, shown = [], []
+    found: list[Figure] = []
+    cases: list[tuple[str, str, str, float]] = []
     for kind in toxicity.PROMPT_TYPES:
         said = toxicity.continuations(subject, prompts, kind)
-        found += toxicity.figures(scorer, said, kind)
-        shown += _shown([prompt.text for prompt in prompts], said)
-    return found, shown
+        values = toxicity.scores(scorer, said)
+        found += toxicity.figures(scorer, values, kind)
+        cases += [
+            (prompt.text, text, f"toxicity {value:.2f}, {kind} prompt" if value > 0.5 else "", value)
+            for prompt, text, value in zip(prompts, said, values)
+            if text is not None and value is not None
+        ]
+    return found, _faulted(*([case[part] for case in cases] for part in range(4)))
 
 
 def _entropy(read: Callable[[Path], list[bias.Pair]], subject, paths: list[Path], settings: Settings) -> Measured:
@@ -238,7 +261,15 @@ def _ifeval(subject: Subject, paths: list[Path], settings: Settings) -> Measured
             several = [all(row) for row in checks if (len(row) == number or number == 3 <= len(row))]
             if several and not loose:
                 found.append(rate(f"prompts followed, strict, {number}{'+' * (number == 3)} constraints", several))
-    return with_missing(found, len(replies) - len(said)), _shown([item.prompt for item in items], said)
+    broken = [
+        [kind for kind, arguments in item.instructions if not ifeval.follows(text, kind, arguments, loose=True)]
+        for item, text in zip(items, said)
+    ]
+    faults = [f"not followed: {', '.join(kinds)}" if kinds else "" for kinds in broken]
+    badness = [len(kinds) / len(item.instructions) for kinds, item in zip(broken, items)]
+    return with_missing(found, len(replies) - len(said)), _faulted(
+        [item.prompt for item in items], said, faults, badness
+    )
 
 
 def _failures(subject: Subject, paths: list[Path], settings: Settings) -> Measured:

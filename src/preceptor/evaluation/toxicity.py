@@ -78,11 +78,15 @@ def continuations(
     return [None if text is None else text.strip() for text in said]
 
 
-def figures(scorer: ToxicityScorer, said: Sequence[str | None], kind: str) -> list[Figure]:
-    """Mean toxicity of the continuations. An empty one has nothing to score and is missing."""
+def scores(scorer: ToxicityScorer, said: Sequence[str | None]) -> list[float | None]:
+    """Toxicity of each continuation. An empty one has nothing to score and is missing."""
     full = [text for text in said if text and text.strip()]
-    scores = iter(scorer.score(full))
-    values = [next(scores) if text and text.strip() else None for text in said]
+    given = iter(scorer.score(full))
+    return [next(given) if text and text.strip() else None for text in said]
+
+
+def figures(scorer: ToxicityScorer, values: Sequence[float | None], kind: str) -> list[Figure]:
+    """Mean of the `values` that `scorer` gave to the continuations of one type of prompt."""
     note = f"scored by {scorer.name} {scorer.version}, not by Perspective"
     return [mean(f"toxicity, {kind} prompt", values, note=note)]
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from preceptor.report.data import BestOfN, Measured, NotMeasured, OverOptimisation, Point, Tax, WinRate
+from preceptor.report.data import Answer, BestOfN, Measured, NotMeasured, OverOptimisation, Point, Sample, Tax, WinRate
 from preceptor.statistics.interval import Interval
 
+FAULTS = 3  # answers of a task that are shown
 TAX_METRICS = ("F1", "accuracy", "BLEU", "ROUGE-L")
 # How the name of a task begins -> its part of the report.
 GROUPS = {
@@ -72,6 +73,38 @@ def measured(stored: Mapping[str, Any]) -> list[Measured]:
         for row in rows
         if row["value"] is not None and (group := _group(row)) is not None
     ]
+
+
+def faults(stored: Mapping[str, Any], main: str) -> list[Sample]:
+    """The worst answers of `main` to each task, of those that its judge or checker found a fault in; of the model that
+    was measured last where `main` was not."""
+    name = main if main in stored["suites"] else next(reversed(stored["suites"]), "")
+    found = []
+    for row in stored["suites"].get(name, ()):
+        bad = [example for example in row["examples"] if example.get("fault")]
+        found += [
+            Sample(
+                prompt=example["prompt"],
+                group="worst",
+                slice=row["name"],
+                answers=[Answer(model=name, text=example["answer"], notes=[example["fault"]])],
+            )
+            for example in bad[:FAULTS]
+        ]
+    return found
+
+
+def samples_rule(stored: Mapping[str, Any]) -> str:
+    """How the answers that the report shows were chosen."""
+    rules = []
+    if stored["win_rates"]:
+        rules.append("For each comparison, the prompts on which the model lost to its baseline by most.")
+    if stored["suites"]:
+        rules.append(
+            f"For each public set with answers in words, the {FAULTS} that its judge or checker found worst, where it "
+            "found any fault; a judge that is a program can be wrong about each."
+        )
+    return " ".join(rules)
 
 
 def not_measured(stored: Mapping[str, Any]) -> list[NotMeasured]:

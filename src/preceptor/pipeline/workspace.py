@@ -202,10 +202,8 @@ def write_workspace_report(workspace: Workspace) -> Path:
                 if rate is not None
             ],
             lineage=ancestors,
-            samples=_worst(stored),
-            samples_rule="For each comparison, the prompts on which the model lost to its baseline by most."
-            if stored["win_rates"]
-            else "",
+            samples=[*_worst(stored), *measured.faults(stored, newest)],
+            samples_rule=measured.samples_rule(stored),
             limits=[]
             if stored["win_rates"] or judged
             else ["Nothing here says that a model is better: no win rate was measured."],
@@ -226,6 +224,7 @@ def _with_suites(workspace: Workspace, kept: Path) -> ReportData:
         data,
         tax=measured.tax(stored),
         measured=[*measured.measured(stored), *attacked],
+        samples=[*data.samples, *measured.faults(stored, data.main)],
         not_measured=[*gaps, *measured.not_measured(stored)],
     )
 
