@@ -71,6 +71,9 @@ def test_a_keys_own_limit_comes_before_the_servers(workspace):
             limits.take_request(key)
         assert refused.value.status == 429
         assert int(refused.value.response().headers["retry-after"]) == 60 // count
+    clock[0] = 29.7
+    with pytest.raises(ApiError, match="try again in 1 s"):  # 0.3 s, which is not "0 s"
+        limits.take_request(plain)
     clock[0] = 30.0
     limits.take_request(plain)
 

@@ -22,10 +22,15 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        headers = {"retry-after": str(max(1, math.ceil(self.seconds)))} if self.seconds else {}
+        headers = {"retry-after": str(whole_seconds(self.seconds))} if self.seconds else {}
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse(self.body, self.status, headers)
+
+
+def whole_seconds(seconds: float) -> int:
+    """Rounded up, for who comes back too early is refused again."""
+    return max(1, math.ceil(seconds))
 
 
 def bad(message: str, param: str | None = None, code: str | None = None) -> ApiError:

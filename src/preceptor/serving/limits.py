@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from preceptor.config import ServeConfig
-from preceptor.serving.errors import ApiError
+from preceptor.serving.errors import ApiError, whole_seconds
 from preceptor.store.keys import ApiKey
 
 
@@ -65,7 +65,7 @@ class Limits:
         if seconds:
             raise ApiError(
                 429,
-                f"the key {key.name!r} may use {rate} {unit} per minute; try again in {seconds:.0f} s",
+                f"the key {key.name!r} may use {rate} {unit} per minute; try again in {whole_seconds(seconds)} s",
                 code="rate_limit_exceeded",
                 seconds=seconds,
             )
