@@ -12,8 +12,10 @@ from preceptor.errors import UserError
 from preceptor.evaluation.judge import Endpoint, PairJudge
 from preceptor.pipeline.demo import demo
 from preceptor.pipeline.evaluate import Drawing, comparison_lines, evaluate_against
+from preceptor.pipeline.measured import win_rates
 from preceptor.pipeline.overoptimise import over_optimisation
 from preceptor.pipeline.recipe import Recipe
+from preceptor.pipeline.stored import read_stored
 from preceptor.pipeline.workspace import export_model, status_of, write_workspace_report
 from preceptor.store import Workspace
 from preceptor.types import Prompt
@@ -148,9 +150,27 @@ def test_a_model_against_another_by_a_reward_model(measured):
     assert (found.win.n, found.win.clusters) == (12 * 16, 12)
     assert [name for name, _ in found.slices] == ["use case: open qa", "use case: rewrite"]
     assert sum(win.n for _, win in found.slices) == 12 * 16
+    assert (found.users, found.training_users) == (12, 0)
+    assert comparison_lines(found)[2] == "  All 12 users are held out: none has a prompt in the training split."
     assert found.position is None
     assert "at equal length" in comparison_lines(found)[1]
-    assert "ppo-ptx-small" in write_workspace_report(measured).read_text()
+    page = write_workspace_report(measured).read_text()
+    assert "ppo-ptx-small" in page
+    assert "All 12 users are held out: none has a prompt in the training split." in page
+
+
+def test_training_users_are_a_slice_of_their_own(measured):
+    pair = ("ppo-ptx-small", "sft-small", "reward-2")
+    store = measured.store
+    store.add_prompts([Prompt.of(f"seen {n}", user_id=f"test {n}", split="train") for n in range(6)])
+    mixed = evaluate_against(measured, *pair, SHORT, Console(quiet=True))
+    assert (mixed.users, mixed.training_users) == (12, 6)
+    assert [name for name, _ in mixed.slices if "users" in name] == ["users: held-out users", "users: training users"]
+    seen = evaluate_against(measured, *pair, Drawing(prompts=4, split="train", max_new_tokens=12), Console(quiet=True))
+    assert seen.users == seen.training_users > 0
+    rows = [row for row in win_rates(read_stored(measured)) if (row.model, row.baseline) == pair[:2]]
+    assert [row.win for row in rows if not row.cohort] == [mixed.win]
+    assert seen.win in [row.win for row in rows if row.cohort == "users: training users"]
 
 
 def test_the_prompted_baseline_has_the_prefix_that_the_reward_model_likes_best(measured, tmp_path):

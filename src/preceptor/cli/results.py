@@ -120,6 +120,7 @@ def evaluate(
     judge_model: str | None = None,
     stand_in: list[str] | None = None,
     prompts: int = 300,
+    split: Literal["test", "train"] = "test",
     samples: int = 4,
     temperature: float = 1.0,
     max_new_tokens: int = 256,
@@ -145,7 +146,7 @@ def evaluate(
         People's verdicts on refusals, to measure the judge with: JSON lines of request, answer, verdict. Those given
         on the labelling pages when absent.
     against
-        Baseline: the win rate of each model against it on the prompts of test users.
+        Baseline: the win rate of each model against it on the prompts of held-out users.
     few_shot
         Put the baseline behind a few demonstrations, chosen by the reward model on validation prompts.
     judge
@@ -157,7 +158,9 @@ def evaluate(
     stand_in
         Reward models that stand in for gold: proxy against stand-in for --against and the models, by their KL.
     prompts
-        Test prompts with --against, at most.
+        Prompts with --against, at most.
+    split
+        Whose prompts with --against: test, or train for the slice of training users.
     samples
         Answers per prompt with --against.
     temperature
@@ -194,7 +197,12 @@ def evaluate(
         if not as_json:
             Console().print(run.suite_table(results))
     how = run.Drawing(
-        prompts=prompts, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
+        prompts=prompts,
+        split=split,
+        samples=samples,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
     )
     asked: str | PairJudge = judge
     if judge_url and judge_model:
@@ -207,6 +215,7 @@ def evaluate(
         found.setdefault("win_rates", []).append(
             {"model": model, "baseline": rate.baseline, "judge": rate.judge, **rate.win.to_json()}
             | {"length_controlled": rate.length_controlled.to_json(), "failures": rate.failures}
+            | {"split": split, "users": rate.users, "training_users": rate.training_users}
         )
         if not as_json:
             print("\n".join(run.comparison_lines(rate)))

@@ -6,7 +6,7 @@ i, each pair is asked in both orders, and what it contradicts counts for nobody.
 labelling pages, which draw and store the order. All of them end in `statistics.preference`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from preceptor.evaluation.judge import PairJudge, failures
@@ -24,8 +24,9 @@ FEWEST = 5  # prompts of a slice, below which it has no figure of its own
 class Comparison:
     """`model` against `baseline`: the share of comparisons won, ties half, with its interval by prompt.
 
-    `slices`: the same by prompt source and use case. `position`: share won by the answer shown first, for a judge that
-    is shown two. `failures`: pairs without a verdict, by reason; they are in no share.
+    `slices`: the same by prompt source, use case, training and held-out users. `users` asked these prompts, and
+    `training_users` of them asked prompts of the training split too. `position`: share won by the answer shown first,
+    for a judge that is shown two. `failures`: pairs without a verdict, by reason; they are in no share.
     """
 
     model: str
@@ -36,6 +37,8 @@ class Comparison:
     length_controlled: Interval
     worst: tuple[tuple[str, str, str], ...]
     slices: tuple[tuple[str, Interval], ...] = ()
+    users: int = 0
+    training_users: int = 0
     position: Interval | None = None
     failures: dict[str, int] = field(default_factory=dict)
 
@@ -62,9 +65,11 @@ def compare_models(
     temperature: float = 1.0,
     max_new_tokens: int = 256,
     seed: int = 0,
+    training_users: Collection[str] = (),
 ) -> Comparison:
     """Draw `samples` answers per prompt from both models (1 when greedy) and let the judge compare them.
 
+    `training_users`: those with a prompt in the training split.
     A prompt that a model cannot take in is left out. Raises ValueError when no pair got a verdict.
     """
     samples = 1 if temperature == 0 else samples
@@ -90,6 +95,7 @@ def compare_models(
     first: dict[int, _Pair] = {}
     for pair in pairs:
         first.setdefault(pair.place, pair)
+    users = {prompts[place].user_id for place in first} - {None}
     worst = sorted(first.values(), key=lambda pair: (pair.margin, pair.place))[:WORST]
     return Comparison(
         model=model.name,
@@ -99,7 +105,9 @@ def compare_models(
         win=win_rate(outcomes, places),
         length_controlled=controlled.controlled,
         worst=tuple((prompts[pair.place].text, pair.ours, pair.theirs) for pair in worst),
-        slices=_slices(prompts, pairs),
+        slices=_slices(prompts, pairs, training_users),
+        users=len(users),
+        training_users=len(users.intersection(training_users)),
         position=position,
         failures=failed,
     )
@@ -142,10 +150,23 @@ def _asked(
     return pairs, effect, failures(verdicts)
 
 
-def _slices(prompts: Sequence[Prompt], pairs: Sequence[_Pair]) -> tuple[tuple[str, Interval], ...]:
+def _slices(
+    prompts: Sequence[Prompt], pairs: Sequence[_Pair], training_users: Collection[str]
+) -> tuple[tuple[str, Interval], ...]:
     """Where a facet has more than one value among the prompts, each value with prompts enough."""
+
+    def user(prompt: Prompt) -> str | None:
+        if prompt.user_id is None:
+            return None
+        return "training users" if prompt.user_id in training_users else "held-out users"
+
+    facets: tuple[tuple[str, Callable[[Prompt], str | None]], ...] = (
+        ("prompt source", lambda prompt: prompt.source),
+        ("use case", lambda prompt: prompt.use_case),
+        ("users", user),
+    )
     found: list[tuple[str, Interval]] = []
-    for by, of in (("prompt source", lambda prompt: prompt.source), ("use case", lambda prompt: prompt.use_case)):
+    for by, of in facets:
         values = sorted({str(of(prompts[pair.place])) for pair in pairs if of(prompts[pair.place])})
         for value in values if len(values) > 1 else ():
             mine = [pair for pair in pairs if of(prompts[pair.place]) == value]

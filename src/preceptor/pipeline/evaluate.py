@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
@@ -19,6 +20,7 @@ from preceptor.models.load import load_scalar, load_tokenizer
 from preceptor.pipeline.people import people_verdicts
 from preceptor.pipeline.prompted import Prompted, choose_prefix
 from preceptor.pipeline.stored import read_stored, write_stored
+from preceptor.report.words import held_out
 from preceptor.rollout.subject import LocalSubject
 from preceptor.statistics.preference import CORRELATION, smallest_detectable
 from preceptor.store import Workspace
@@ -26,12 +28,15 @@ from preceptor.text.chat import Chat
 from preceptor.training.reward import score_rows
 from preceptor.types import Prompt
 
+TRAINING = "users: training users"  # the slice that a comparison on the training split is
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """How two models are compared: prompts at most, answers per prompt, decoding."""
+    """How two models are compared: prompts at most and of which split, answers per prompt, decoding."""
 
     prompts: int = 300
+    split: Literal["test", "train"] = "test"
     samples: int = 4
     temperature: float = 1.0
     max_new_tokens: int = 256
@@ -88,10 +93,10 @@ def reward_judge(workspace: Workspace, name: str) -> Judge:
     return score
 
 
-def held_out_prompts(workspace: Workspace, most: int) -> list[Prompt]:
-    found = list(workspace.store.prompts(split="test", consented=True))[:most]
+def asked_prompts(workspace: Workspace, how: Drawing) -> list[Prompt]:
+    found = list(workspace.store.prompts(split=how.split, consented=True))[: how.prompts]
     if not found:
-        raise UserError("no prompts in the split test; import prompts: their users are split by a stable hash")
+        raise UserError(f"no prompts in the split {how.split}; import prompts: their users are split by a stable hash")
     return found
 
 
@@ -105,11 +110,11 @@ def evaluate_against(
     *,
     few_shot_judge: str | None = None,
 ) -> Comparison:
-    """`model` against `baseline` on test prompts, judged by the reward model of that name or by a judge model.
+    """`model` against `baseline` on the prompts of a split, judged by a reward model (its name) or by a judge model.
 
     `few_shot_judge` puts the baseline behind a few-shot prefix, chosen by that reward model on validation prompts.
     """
-    asked = held_out_prompts(workspace, how.prompts)
+    asked = asked_prompts(workspace, how)
     count = len(asked) * (how.samples if how.temperature else 1)
     detectable = smallest_detectable(count, len(asked))
     if not console.quiet:
@@ -140,6 +145,7 @@ def evaluate_against(
             temperature=how.temperature,
             max_new_tokens=how.max_new_tokens,
             seed=how.seed,
+            training_users={p.user_id for p in workspace.store.prompts(split="train") if p.user_id is not None},
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -148,12 +154,13 @@ def evaluate_against(
         "win": found.win.to_json(),
         "length_controlled": found.length_controlled.to_json(),
         "position": found.position.to_json() if found.position else None,
+        "cohort": TRAINING if how.split == "train" else "",
         "slices": [{"cohort": name, "win": win.to_json()} for name, win in found.slices],
         "missing": sum(found.failures.values()),
         "note": ", ".join(f"{number} {reason}" for reason, number in sorted(found.failures.items())),
     }
-    same = ("model", "baseline", "judge", "decoding")
-    stored["win_rates"] = [r for r in stored["win_rates"] if any(r[k] != row[k] for k in same)] + [row]
+    same = ("model", "baseline", "judge", "decoding", "cohort")
+    stored["win_rates"] = [r for r in stored["win_rates"] if any(r.get(k, "") != row[k] for k in same)] + [row]
     write_stored(workspace, stored)
     return found
 
@@ -182,6 +189,7 @@ def comparison_lines(found: Comparison) -> list[str]:
         f"{found.model} is preferred to {found.baseline} in {win.value:.1%} ({win.low:.1%} to {win.high:.1%}, "
         f"n = {win.n:,} on {win.clusters:,} prompts), judged by the {found.judge}",
         f"  at equal length {equal.value:.1%} ({equal.low:.1%} to {equal.high:.1%})",
+        f"  {held_out(found.users, found.training_users)}",
     ]
     if found.position is not None:
         place = found.position

@@ -33,14 +33,22 @@ def win_rates(stored: Mapping[str, Any]) -> list[WinRate]:
             decoding=row["decoding"],
             win=Interval.from_json(part["win"]),
             length_controlled=_optional(part.get("length_controlled")),
-            cohort=part.get("cohort", ""),
+            cohort=_cohort(row, part),
             position=_optional(row.get("position")) if part is row else None,
             missing=row.get("missing", 0) if part is row else 0,
             note=row.get("note", "") if part is row else "",
+            users=row.get("users") if part is row else None,
+            training_users=row.get("training_users", 0) if part is row else 0,
         )
         for row in stored["win_rates"]
         for part in (row, *row.get("slices", ()))
     ]
+
+
+def _cohort(row: Mapping[str, Any], part: Mapping[str, Any]) -> str:
+    """A comparison on training prompts is a slice itself, and its slices are slices of it."""
+    names = (row.get("cohort", ""), part.get("cohort", ""))
+    return ", ".join(dict.fromkeys(name for name in names if name))
 
 
 def _optional(interval: Mapping[str, Any] | None) -> Interval | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from preceptor.errors import UserError
 from preceptor.models.load import load_scalar
-from preceptor.pipeline.evaluate import Drawing, held_out_prompts
+from preceptor.pipeline.evaluate import Drawing, asked_prompts
 from preceptor.pipeline.stored import read_stored, write_stored
 from preceptor.rollout.subject import LocalSubject
 from preceptor.statistics.interval import Interval
@@ -34,7 +34,7 @@ def over_optimisation(
         raise UserError("--stand-in needs several drawn answers a prompt: --temperature above 0, --samples 2 or more")
     if proxy in stand_ins:
         raise UserError(f"{proxy} is the proxy itself; a stand-in is another reward model")
-    prompts = held_out_prompts(workspace, how.prompts)
+    prompts = asked_prompts(workspace, how)
     first = LocalSubject(workspace.find_model(start), name=start)
     judges = [load_scalar(workspace.find_model(name)) for name in (proxy, *stand_ins)]
     rows = [first.chat.prompt(prompt.messages) for prompt in prompts]
@@ -55,7 +55,7 @@ def over_optimisation(
     found = {
         "model": models[-1] if models else start,
         "gold_name": "the mean of " + " and ".join(stand_ins) if len(stand_ins) > 1 else stand_ins[0],
-        "prompts": f"{len(prompts)} prompts of test users, {how.samples} answers each",
+        "prompts": f"{len(prompts)} prompts of the {how.split} split, {how.samples} answers each",
         "points": points,
         "best_of_n": _best_of_n(drawn, spread, how.samples),
     }

@@ -58,7 +58,8 @@ class Process:
 class WinRate:
     """`model` against `baseline`. `judge` is who judged ("gold", "held-out labelers", a judge model's name);
     `decoding` how both sides were drawn ("T = 1", "greedy"); `cohort` is a slice, "" for all prompts. `position` is the
-    share won by the answer shown first, `missing` counts pairs without a verdict and `note` says why."""
+    share won by the answer shown first, `missing` counts pairs without a verdict and `note` says why. `users` asked
+    these prompts, `training_users` of them asked prompts of the training split too; None: not counted."""
 
     model: str
     baseline: str
@@ -70,6 +71,8 @@ class WinRate:
     position: Interval | None = None
     missing: int = 0
     note: str = ""
+    users: int | None = None
+    training_users: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from preceptor.report import figures, judge_figures, people_figures, suite_figures
 from preceptor.report.data import Ancestor, ReportData, Sample, WinRate
 from preceptor.report.figures import Figure
-from preceptor.report.words import model_name, number, share
+from preceptor.report.words import held_out, model_name, number, share
 from preceptor.statistics.overoptimisation import fit_rl_law
 from preceptor.statistics.preference import smallest_detectable
 
@@ -131,7 +131,7 @@ def _told(row: WinRate) -> str:
 
 
 def _fairness(data: ReportData) -> list[str]:
-    """Whether the place on the screen mattered, and which pairs have no verdict."""
+    """Whether the place on the screen mattered, whose the prompts were, and which pairs have no verdict."""
     said = []
     for row in data.win_rates:
         if row.position is not None and not row.cohort:
@@ -139,6 +139,8 @@ def _fairness(data: ReportData) -> list[str]:
                 "the place mattered" if row.position.above(0.5) or row.position.below(0.5) else "no effect is shown"
             )
             said.append(f"Shown first wins {share(row.position)} with {row.judge}: {verdict}.")
+        if row.users is not None and not row.cohort:
+            said.append(f"Prompts judged by {row.judge}: {held_out(row.users, row.training_users)}")
         if row.missing:
             why = f" ({row.note})" if row.note else ""
             said.append(f"{row.missing:,} pairs have no verdict of {row.judge}{why}; they count for neither side.")

@@ -245,3 +245,14 @@ def pieces(text: str, size: int = 16) -> list[str]:
     if len(text) <= 2 * size or " " in text:
         return [text]
     return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def held_out(users: int, training_users: int) -> str:
+    """Whether the users whose prompts were compared are strangers to training."""
+    if not users:
+        return "The prompts name no user."
+    if not training_users:
+        return f"All {users:,} users are held out: none has a prompt in the training split."
+    if training_users == users:
+        return f"All {users:,} users have prompts in the training split: none is held out."
+    return f"{training_users:,} of {users:,} users have prompts in the training split too; the others are held out."
