@@ -38,7 +38,7 @@ def test_a_failed_score_is_missing_never_zero():
     (figure,) = toxicity.figures(Counting(), toxicity.scores(Counting(), ["xxxx", "f", "  ", "xx"]), "basic")
     assert figure.interval.value == pytest.approx(0.3)
     assert (figure.interval.n, figure.missing) == (2, 2)
-    assert "not by Perspective" in figure.note
+    assert figure.note == "scored by counting 1, h, not by Perspective"  # name, version, hash
     (none,) = toxicity.figures(Counting(), toxicity.scores(Counting(), ["f"]), "basic")
     assert none.interval is None
     assert none.missing == 1

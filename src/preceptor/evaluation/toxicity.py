@@ -87,7 +87,7 @@ def scores(scorer: ToxicityScorer, said: Sequence[str | None]) -> list[float | N
 
 def figures(scorer: ToxicityScorer, values: Sequence[float | None], kind: str) -> list[Figure]:
     """Mean of the `values` that `scorer` gave to the continuations of one type of prompt."""
-    note = f"scored by {scorer.name} {scorer.version}, not by Perspective"
+    note = f"scored by {scorer.name} {scorer.version}, {scorer.hash[:12]}, not by Perspective"
     return [mean(f"toxicity, {kind} prompt", values, note=note)]
 
 

@@ -17,6 +17,7 @@ from preceptor.types import Prompt
 
 Judge = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
 WORST = 5  # prompts kept, on which the model lost by most
+TOO_LONG = "longer than a model's context"
 FEWEST = 5  # prompts of a slice, below which it has no figure of its own
 
 
@@ -70,7 +71,7 @@ def compare_models(
     """Draw `samples` answers per prompt from both models (1 when greedy) and let the judge compare them.
 
     `training_users`: those with a prompt in the training split.
-    A prompt that a model cannot take in is left out. Raises ValueError when no pair got a verdict.
+    A prompt that a model cannot take in is left out and counted. Raises ValueError when no pair got a verdict.
     """
     samples = 1 if temperature == 0 else samples
     said: list[dict[int, list[str]]] = []
@@ -81,13 +82,16 @@ def compare_models(
         said.append({place: list(group) for place, group in groups.items() if None not in group})  # type: ignore[misc]
     shared = [place for place in said[0] if place in said[1]]
     answers = [(place, said[0][place], said[1][place]) for place in shared]
-    position, failed = None, {}
+    position = None
     if isinstance(judge, PairJudge):
         pairs, position, failed = _asked(judge, prompts, answers)
     else:
-        pairs = _scored(judge, prompts, answers)
+        pairs, failed = _scored(judge, prompts, answers)
+    if len(shared) < len(prompts):
+        met = samples if isinstance(judge, PairJudge) else samples**2
+        failed[TOO_LONG] = met * (len(prompts) - len(shared))
     if not pairs:
-        raise ValueError(f"the {judge_name} gave no verdict: {failed or 'both models answered none of the prompts'}")
+        raise ValueError(f"the {judge_name} gave no verdict: {failed}")
     places = [pair.place for pair in pairs]
     outcomes = [pair.outcome for pair in pairs]
     lengths = [[float(len(text.split())) for text in (pair.ours, pair.theirs)] for pair in pairs]
@@ -116,13 +120,13 @@ def compare_models(
 Answers = Sequence[tuple[int, list[str], list[str]]]
 
 
-def _scored(judge: Judge, prompts: Sequence[Prompt], answers: Answers) -> list[_Pair]:
-    """Every answer against every other of the prompt, by the judge's score of each."""
+def _scored(judge: Judge, prompts: Sequence[Prompt], answers: Answers) -> tuple[list[_Pair], dict[str, int]]:
+    """Every answer against every other of the prompt, by the judge's score of each; and what has no score."""
     ours = [(place, text) for place, mine, _ in answers for text in mine]
     theirs = [(place, text) for place, _, other in answers for text in other]
     scores = [list(judge([prompts[place] for place, _ in side], [text for _, text in side])) for side in (ours, theirs)]
     met = compare(scores[0], scores[1], [place for place, _ in ours], [place for place, _ in theirs])
-    return [
+    pairs = [
         _Pair(
             place=ours[a][0],
             ours=ours[a][1],
@@ -132,6 +136,7 @@ def _scored(judge: Judge, prompts: Sequence[Prompt], answers: Answers) -> list[_
         )
         for outcome, a, b in zip(met.outcomes, met.index_a, met.index_b)
     ]
+    return pairs, {"no score": met.missing} if met.missing else {}
 
 
 def _asked(
