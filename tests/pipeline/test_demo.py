@@ -12,7 +12,7 @@ from preceptor.errors import UserError
 from preceptor.evaluation.judge import Endpoint, PairJudge
 from preceptor.pipeline.demo import demo
 from preceptor.pipeline.evaluate import Drawing, comparison_lines, evaluate_against
-from preceptor.pipeline.measured import win_rates
+from preceptor.pipeline.measured import strengths, win_rates
 from preceptor.pipeline.overoptimise import over_optimisation
 from preceptor.pipeline.recipe import Recipe
 from preceptor.pipeline.stored import read_stored
@@ -170,6 +170,10 @@ def test_training_users_are_a_slice_of_their_own(measured):
     assert seen.users == seen.training_users > 0
     rows = [row for row in win_rates(read_stored(measured)) if (row.model, row.baseline) == pair[:2]]
     assert [row.win for row in rows if not row.cohort] == [mixed.win]
+    # Two pairs share SFT, so the reward model puts all three models on one scale.
+    evaluate_against(measured, "over-optimised", *pair[1:], SHORT, Console(quiet=True))
+    assert {one.model for one in strengths(read_stored(measured), "sft-small")} == {*pair[:2], "over-optimised"}
+    assert "stands highest of 3 models" in write_workspace_report(measured).read_text()
     assert seen.win in [row.win for row in rows if row.cohort == "users: training users"]
 
 

@@ -7,6 +7,7 @@ from preceptor.errors import UserError
 from preceptor.evaluation.results import TaskResult
 from preceptor.evaluation.tasks import TASKS
 from preceptor.pipeline import measured
+from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.interval import Interval
 
 
@@ -94,3 +95,30 @@ def test_win_rates_and_their_slices():
 def test_options_that_do_not_go_together(options, said):
     with pytest.raises(UserError, match=said):
         evaluate("a", **options)
+
+
+def compared(model, tally, judge="reward model r", baseline="sft", **more):
+    """A stored comparison; by prompt won, tied, lost."""
+    row = {"model": model, "baseline": baseline, "judge": judge, "decoding": "greedy"}
+    return row | {"tally": [[f"p{n}", *counts] for n, counts in enumerate(tally)]} | more
+
+
+def test_all_models_of_a_judge_are_on_one_scale():
+    rows = [compared("ppo", [(3, 0, 1), (2, 1, 1)] * 10), compared("base", [(1, 0, 3), (0, 1, 3)] * 10)]
+    ignored = [
+        compared("ppo", [(0, 0, 4)] * 20, cohort="users: training users"),
+        compared("ppo", [(0, 0, 4)] * 20, judge="judge model m"),  # two models: its win rate says it
+    ]
+    found = measured.strengths({"win_rates": [*rows, *ignored]}, "sft")
+    assert {one.judge for one in found} == {"reward model r, greedy"}
+    by = {one.model: one.strength for one in found}
+    assert by["ppo"].low > by["sft"].value == 0 > by["base"].high
+    # Davidson: the points won (ties half) are all that matters, 5.5 of 8 and 1.5 of 8 here.
+    fitted = bradley_terry(
+        ["ppo"] * 80 + ["base"] * 80, ["sft"] * 160,
+        [1.0] * 50 + [0.5] * 10 + [0.0] * 20 + [1.0] * 10 + [0.5] * 10 + [0.0] * 60, [0] * 160, reference="sft",
+    )  # fmt: skip
+    for name, interval in by.items():
+        assert interval.value == pytest.approx(fitted.strengths[name].value, abs=1e-5)
+    parts = [compared("ppo", [(1, 0, 0)]), compared("a", [(1, 0, 0)], baseline="b")]
+    assert measured.strengths({"win_rates": parts}, "sft") == []

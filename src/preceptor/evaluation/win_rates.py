@@ -27,7 +27,8 @@ class Comparison:
 
     `slices`: the same by prompt source, use case, training and held-out users. `users` asked these prompts, and
     `training_users` of them asked prompts of the training split too. `position`: share won by the answer shown first,
-    for a judge that is shown two. `failures`: pairs without a verdict, by reason; they are in no share.
+    for a judge that is shown two. `failures`: pairs without a verdict, by reason; they are in no share. `tally`: by id
+    of the prompt, how many pairs were won, tied and lost, from which many models get one scale (Bradley-Terry).
     """
 
     model: str
@@ -42,6 +43,7 @@ class Comparison:
     training_users: int = 0
     position: Interval | None = None
     failures: dict[str, int] = field(default_factory=dict)
+    tally: tuple[tuple[str, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +116,15 @@ def compare_models(
         training_users=len(users.intersection(training_users)),
         position=position,
         failures=failed,
+        tally=_tally(prompts, pairs),
     )
+
+
+def _tally(prompts: Sequence[Prompt], pairs: Sequence[_Pair]) -> tuple[tuple[str, int, int, int], ...]:
+    counts: dict[str, list[int]] = {}
+    for pair in pairs:
+        counts.setdefault(prompts[pair.place].id, [0, 0, 0])[round(2 - 2 * pair.outcome)] += 1
+    return tuple((key, *row) for key, row in counts.items())  # type: ignore[misc]
 
 
 Answers = Sequence[tuple[int, list[str], list[str]]]

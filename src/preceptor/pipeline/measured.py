@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from preceptor.report.data import Answer, BestOfN, Measured, NotMeasured, OverOptimisation, Point, Sample, Tax, WinRate
+from preceptor.report.data import (
+    Answer,
+    BestOfN,
+    Measured,
+    NotMeasured,
+    OverOptimisation,
+    Point,
+    Sample,
+    Strength,
+    Tax,
+    WinRate,
+)
+from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.interval import Interval
 
 FAULTS = 3  # answers of a task that are shown
@@ -43,6 +55,33 @@ def win_rates(stored: Mapping[str, Any]) -> list[WinRate]:
         for row in stored["win_rates"]
         for part in (row, *row.get("slices", ()))
     ]
+
+
+def strengths(stored: Mapping[str, Any], baseline: str) -> list[Strength]:
+    """Bradley-Terry with ties for each judge and decoding under which three models or more were compared on held-out
+    prompts; none where no chain of comparisons connects them."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in stored["win_rates"]:
+        if row.get("tally") and not row.get("cohort"):
+            groups.setdefault(f"{row['judge']}, {row['decoding']}", []).append(row)
+    found = []
+    for judge, rows in groups.items():
+        names = {row[side] for row in rows for side in ("model", "baseline")}
+        if len(names) < 3:
+            continue  # the win rate says it
+        met = [
+            (row["model"], row["baseline"], outcome, prompt)
+            for row in rows
+            for prompt, *counts in row["tally"]
+            for outcome, count in zip((1.0, 0.5, 0.0), counts)
+            for _ in range(count)
+        ]
+        try:
+            fitted = bradley_terry(*zip(*met), reference=baseline if baseline in names else None)
+        except ValueError:
+            continue
+        found += [Strength(model=name, strength=one, judge=judge) for name, one in fitted.strengths.items()]
+    return found
 
 
 def _cohort(row: Mapping[str, Any], part: Mapping[str, Any]) -> str:

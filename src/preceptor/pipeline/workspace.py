@@ -183,7 +183,7 @@ def write_workspace_report(workspace: Workspace) -> Path:
             ],
             training=training_curves(workspace),
             win_rates=[*measured.win_rates(stored), *people.preferences(judged, baseline)],
-            strengths=people.strengths(judged, baseline),
+            strengths=[*measured.strengths(stored, baseline), *people.strengths(judged, baseline)],
             scores=[*likert, *people.toxicity(workspace)],
             components=flags,
             overoptimisation=run,

@@ -1,16 +1,19 @@
-"""Figures about what people said of the models: strengths of all models on one scale, and scores people gave."""
+"""Figures about what judges said of the models: strengths of all on one scale, and scores that people gave."""
 
 from preceptor.report.charts import Dot, DotAxis, Row, dot_chart
-from preceptor.report.data import ReportData, Score
+from preceptor.report.data import ReportData, Score, Strength
 from preceptor.report.figures import Figure
 from preceptor.report.words import model_name, number, span
 
 
-def strengths(data: ReportData) -> Figure | None:
-    """Bradley-Terry strengths with ties, all models on one scale."""
-    if not data.strengths:
-        return None
-    rows = sorted(data.strengths, key=lambda row: -row.strength.value)
+def strengths(data: ReportData) -> list[Figure]:
+    """Bradley-Terry strengths with ties, all models on one scale: one figure for each judge."""
+    judges = dict.fromkeys(row.judge for row in data.strengths)
+    return [_strengths(data, judge, [row for row in data.strengths if row.judge == judge]) for judge in judges]
+
+
+def _strengths(data: ReportData, judge: str, given: list[Strength]) -> Figure:
+    rows = sorted(given, key=lambda row: -row.strength.value)
     zero = next((row for row in rows if row.model == data.baseline), None)
     against = f" relative to {model_name(data.model(data.baseline))}" if zero else ""
     best = rows[0]
@@ -27,12 +30,11 @@ def strengths(data: ReportData) -> Figure | None:
         for row in rows
     ]
     axis = DotAxis(title=f"Strength{against}, log-odds", line=(0.0, "0 = the baseline" if zero else "0 = the mean"))
-    judges = ", ".join(dict.fromkeys(row.judge for row in rows if row.judge))
     return Figure(
         svg=dot_chart(drawn, axis, point),
         point=point,
         about="Bradley-Terry model with ties (Davidson), fitted to all pairs at once. Bars are 95 % intervals, "
-        f"bootstrap over prompts. Judged by: {judges or 'not said'}. One point is odds of 2.7 to 1.",
+        f"bootstrap over prompts. Judged by: {judge or 'not said'}. One point is odds of 2.7 to 1.",
         columns=["Model", "Strength", "95 % interval", "n"],
         rows=[
             [

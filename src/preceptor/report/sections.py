@@ -116,7 +116,8 @@ def _preference(data: ReportData) -> Section:
         title="Preference",
         short="Preference",
         figures=[
-            *_present(figure, figures.comparisons(data), people_figures.strengths(data)),
+            *_present(figure, figures.comparisons(data)),
+            *people_figures.strengths(data),
             *people_figures.scores(data),
         ],
         tables=tables,
