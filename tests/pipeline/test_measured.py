@@ -1,12 +1,14 @@
 """From stored figures to the report, and what `preceptor evaluate` refuses."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from preceptor.cli.results import evaluate
 from preceptor.errors import UserError
 from preceptor.evaluation.results import TaskResult
 from preceptor.evaluation.tasks import TASKS
-from preceptor.pipeline import measured
+from preceptor.pipeline import measured, summary
 from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.interval import Interval
 
@@ -122,3 +124,13 @@ def test_all_models_of_a_judge_are_on_one_scale():
         assert interval.value == pytest.approx(fitted.strengths[name].value, abs=1e-5)
     parts = [compared("ppo", [(1, 0, 0)]), compared("a", [(1, 0, 0)], baseline="b")]
     assert measured.strengths({"win_rates": parts}, "sft") == []
+
+
+def test_the_gold_judge_puts_the_models_of_the_demo_on_one_scale():
+    names = sorted({name for pair in summary.PAIRS for name in pair})
+    gold = {name: [[float(place % 3 == 0) * number, 3.0] for place in range(30)] for number, name in enumerate(names)}
+    given = {(name, "T = 1"): SimpleNamespace(gold=gold[name]) for name in names}
+    by = {one.model: one.strength for one in summary.gold_strengths(given)}
+    assert sorted(by) == names
+    assert (by[summary.SFT].value, by[summary.SFT].clusters) == (0, 30)
+    assert [name for name in sorted(by, key=lambda name: by[name].value) if names.index(name) > 3] == names[4:]

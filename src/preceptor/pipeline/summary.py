@@ -25,6 +25,7 @@ from preceptor.report.data import (
     ReportData,
     RewardCheck,
     Sample,
+    Strength,
     Verdict,
     WinRate,
 )
@@ -33,9 +34,17 @@ from preceptor.simulation.labelers import labelers, prefers
 from preceptor.simulation.users import Task, draw_prompts, users
 from preceptor.simulation.world import World
 from preceptor.statistics.agreement import pairwise_agreement
+from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.interval import Interval
 from preceptor.statistics.overoptimisation import best_of_n_kl
-from preceptor.statistics.preference import compare, length_controlled, mean_interval, rate_interval, win_rate
+from preceptor.statistics.preference import (
+    Comparisons,
+    compare,
+    length_controlled,
+    mean_interval,
+    rate_interval,
+    win_rate,
+)
 from preceptor.store import Workspace
 
 SFT, PPO, PTX, OVER = "sft-small", "ppo-small", "ppo-ptx-small", "over-optimised"
@@ -187,6 +196,7 @@ def report_data(
         models=models,
         verdicts=verdicts(rates, losses, accuracies, found),
         win_rates=rates,
+        strengths=gold_strengths(given),
         training=training_curves(workspace),
         overoptimisation=OverOptimisation(
             model=OVER,
@@ -266,11 +276,31 @@ def win_rates(given, tasks: Sequence[Task], world: World, seed: int) -> list[Win
     return rates
 
 
-def gold_win_rate(a, b, decoding: str) -> WinRate:
+def gold_strengths(given) -> list[Strength]:
+    """All models of `PAIRS` on one scale by the gold judge at T = 1: Bradley-Terry with ties."""
+    sides: tuple[list[str], list[str]] = ([], [])
+    outcomes: list[float] = []
+    prompts: list[int] = []
+    for a, b in dict.fromkeys(tuple(sorted(pair)) for pair in PAIRS):
+        met = gold_met(given[a, "T = 1"], given[b, "T = 1"])
+        for side, name in zip(sides, (a, b)):
+            side += [name] * len(met.outcomes)
+        outcomes += met.outcomes.tolist()
+        prompts += met.prompts.tolist()
+    fitted = bradley_terry(*sides, outcomes, prompts, reference=SFT)
+    return [Strength(model=name, strength=one, judge="gold, T = 1") for name, one in fitted.strengths.items()]
+
+
+def gold_met(a, b) -> Comparisons:
     """Every answer of one side against every answer of the other to the same prompt."""
     flat = [(score, place) for place, group in enumerate(a.gold) for score in group]
     other = [(score, place) for place, group in enumerate(b.gold) for score in group]
-    met = compare([s for s, _ in flat], [s for s, _ in other], [p for _, p in flat], [p for _, p in other], tie=1e-9)
+    return compare([s for s, _ in flat], [s for s, _ in other], [p for _, p in flat], [p for _, p in other], tie=1e-9)
+
+
+def gold_win_rate(a, b, decoding: str) -> WinRate:
+    """Every answer of one side against every answer of the other to the same prompt."""
+    met = gold_met(a, b)
     lengths_a = np.array([n for group in a.tokens for n in group], dtype=float)[met.index_a]
     lengths_b = np.array([n for group in b.tokens for n in group], dtype=float)[met.index_b]
     controlled = length_controlled(met.outcomes, lengths_a, lengths_b, met.prompts)
