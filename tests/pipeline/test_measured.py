@@ -9,6 +9,7 @@ from preceptor.errors import UserError
 from preceptor.evaluation.results import TaskResult
 from preceptor.evaluation.tasks import TASKS
 from preceptor.pipeline import measured, summary
+from preceptor.pipeline.workspace import _worst
 from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.interval import Interval
 
@@ -134,3 +135,10 @@ def test_the_gold_judge_puts_the_models_of_the_demo_on_one_scale():
     assert sorted(by) == names
     assert (by[summary.SFT].value, by[summary.SFT].clusters) == (0, 30)
     assert [name for name in sorted(by, key=lambda name: by[name].value) if names.index(name) > 3] == names[4:]
+
+
+def test_lost_comparisons_say_their_use_case_split_and_judge():
+    row = compared("ppo", [], cohort="users: training users", worst=[["p", "ours", "theirs", "rewrite"]])
+    (lost,) = _worst({"win_rates": [row]})
+    assert lost.slice == "rewrite, users: training users, judged by the reward model r"
+    assert [(one.model, one.text) for one in lost.answers] == [("ppo", "ours"), ("sft", "theirs")]

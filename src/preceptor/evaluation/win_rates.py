@@ -25,10 +25,11 @@ FEWEST = 5  # prompts of a slice, below which it has no figure of its own
 class Comparison:
     """`model` against `baseline`: the share of comparisons won, ties half, with its interval by prompt.
 
-    `slices`: the same by prompt source, use case, training and held-out users. `users` asked these prompts, and
-    `training_users` of them asked prompts of the training split too. `position`: share won by the answer shown first,
-    for a judge that is shown two. `failures`: pairs without a verdict, by reason; they are in no share. `tally`: by id
-    of the prompt, how many pairs were won, tied and lost, from which many models get one scale (Bradley-Terry).
+    `worst`: prompt, both answers and use case, where the model lost by most. `slices`: the same by prompt source, use
+    case, training and held-out users. `users` asked these prompts, and `training_users` of them asked prompts of the
+    training split too. `position`: share won by the answer shown first, for a judge that is shown two. `failures`:
+    pairs without a verdict, by reason; they are in no share. `tally`: by id of the prompt, how many pairs were won,
+    tied and lost, from which many models get one scale (Bradley-Terry).
     """
 
     model: str
@@ -37,7 +38,7 @@ class Comparison:
     decoding: str
     win: Interval
     length_controlled: Interval
-    worst: tuple[tuple[str, str, str], ...]
+    worst: tuple[tuple[str, str, str, str], ...]
     slices: tuple[tuple[str, Interval], ...] = ()
     users: int = 0
     training_users: int = 0
@@ -110,7 +111,9 @@ def compare_models(
         decoding="greedy" if temperature == 0 else f"T = {temperature:g}",
         win=win_rate(outcomes, places),
         length_controlled=controlled.controlled,
-        worst=tuple((prompts[pair.place].text, pair.ours, pair.theirs) for pair in worst),
+        worst=tuple(
+            (prompts[pair.place].text, pair.ours, pair.theirs, prompts[pair.place].use_case or "") for pair in worst
+        ),
         slices=_slices(prompts, pairs, training_users),
         users=len(users),
         training_users=len(users.intersection(training_users)),

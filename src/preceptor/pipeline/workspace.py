@@ -240,11 +240,11 @@ def _worst(stored: dict[str, Any]) -> list[Sample]:
         Sample(
             prompt=prompt,
             group="worst",
-            slice=f"judged by the {row['judge']}",
+            slice=", ".join(part for part in (*case, row.get("cohort"), f"judged by the {row['judge']}") if part),
             answers=[Answer(model=row["model"], text=ours), Answer(model=row["baseline"], text=theirs)],
         )
         for row in stored["win_rates"]
-        for prompt, ours, theirs in row["worst"]
+        for prompt, ours, theirs, *case in row["worst"]
     ]
 
 
