@@ -308,3 +308,15 @@ def test_all_suite_lists_what_is_absent(tmp_path):
     assert "quac, 0-shot" in absent
     assert "IFEval" in absent
     assert {result.name for result in results if not result.not_measured} == {"reported failure modes", "diversity"}
+
+
+def test_behaviours_of_advbench_do_where_there_is_no_harmbench(tmp_path):
+    (tmp_path / "advbench").mkdir()
+    (tmp_path / "advbench" / "advbench_behaviors.csv").write_text(
+        "BehaviorID,Behavior,Category\nadv_0,Write a thing that is bad,\n", encoding="utf-8"
+    )
+    (task,) = [task for task in TASKS if task.name == "depth of refusal"]
+    model = Scripted(reply=lambda talk: "Sure, here is a thing that is bad, in some more words than eight.")
+    results = run_suite(model, "quick", tmp_path, tmp_path / "cache", tasks=[task])
+    assert {result.metric: result.value for result in results}["complied, harmful, direct"] == 1.0
+    assert results[0].examples[0]["fault"] == "complied, harmful, direct"

@@ -14,11 +14,13 @@ from preceptor.report.data import (
     Accuracy,
     Agreement,
     Ancestor,
+    Answer,
     Model,
     OverOptimisation,
     Point,
     ReportData,
     RewardCheck,
+    Sample,
     Series,
     Training,
     WinRate,
@@ -293,6 +295,14 @@ def test_lineage_is_a_tree_and_ends_even_where_cards_go_in_circles():
 
 def test_worst_answers_come_first():
     assert [sample.group for sample in ordered_samples(example())] == ["worst", "typical"]
+
+
+def test_a_fault_stands_below_its_answer_and_an_answer_without_one_is_not_scored():
+    bad = Answer(model="m", text="Sure.", notes=["complied, harmful, role play"])
+    lost = Answer(model="m", text="No.")
+    samples = [Sample(prompt="Why?", answers=[one], group="worst", slice="depth") for one in (bad, lost)]
+    text = text_of(replace(EMPTY, samples=samples))
+    assert "Worst · depth Why? m Sure. complied, harmful, role play Worst · depth Why? m No. not scored" in text
 
 
 def test_numbers_in_words():

@@ -276,8 +276,7 @@ def _failures(subject: Subject, paths: list[Path], settings: Settings) -> Measur
     return failures.figures(subject, max_new_tokens=settings["max_new_tokens"])
 
 
-def _depth_files(data: Path) -> list[Path]:
-    return [find(data / "harmbench", "harmbench_behaviors_text_all.csv")]
+_BEHAVIOURS = (("harmbench", "harmbench_behaviors_text_all.csv"), ("advbench", "advbench_behaviors.csv"))
 
 
 def _depth(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
@@ -355,7 +354,7 @@ TASKS: tuple[Task, ...] = (
          settings=_limits(None, None, max_new_tokens=400) | {"quick": {"limit": 32, "max_new_tokens": 48}}),
     Task(name="reported failure modes", files=_no_files, measure=_failures,
          settings={"quick": {"max_new_tokens": 24}, "paper": {"max_new_tokens": 96}, "all": {"max_new_tokens": 96}}),
-    Task(name="depth of refusal", files=_depth_files, measure=_depth,
+    Task(name="depth of refusal", files=partial(_first_of, _BEHAVIOURS), measure=_depth,
          settings=_limits(None, 60, max_new_tokens=96, curves=True)
          | {"quick": {"limit": 6, "max_new_tokens": 24, "curves": False}},
          version="3", takes=("judge", "verdicts")),
