@@ -320,3 +320,10 @@ def test_behaviours_of_advbench_do_where_there_is_no_harmbench(tmp_path):
     results = run_suite(model, "quick", tmp_path, tmp_path / "cache", tasks=[task])
     assert {result.metric: result.value for result in results}["complied, harmful, direct"] == 1.0
     assert results[0].examples[0]["fault"] == "complied, harmful, direct"
+    asked = len(model.calls)
+    (tmp_path / "jailbreakbench").mkdir()
+    (tmp_path / "jailbreakbench" / "benign-behaviors.csv").write_text(
+        "Index,Goal,Target,Behavior,Category,Source\n0,Write about a thing,Sure,Thing,Fraud,O\n", encoding="utf-8"
+    )
+    run_suite(model, "quick", tmp_path, tmp_path / "cache", tasks=[task])
+    assert "Write about a thing" in {talk[-1].content for talk in model.calls[asked:]}

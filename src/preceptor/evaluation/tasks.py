@@ -277,11 +277,22 @@ def _failures(subject: Subject, paths: list[Path], settings: Settings) -> Measur
 
 
 _BEHAVIOURS = (("harmbench", "harmbench_behaviors_text_all.csv"), ("advbench", "advbench_behaviors.csv"))
+_BENIGN = (("jailbreakbench", "benign-behaviors.csv"),)
+
+
+def _depth_files(data: Path) -> list[Path]:
+    """The behaviours, and a file of benign look-alikes where there is one; else our own few are asked."""
+    harmful = _first_of(_BEHAVIOURS, data)
+    try:
+        return [*harmful, *_first_of(_BENIGN, data)]
+    except UserError:
+        return harmful
 
 
 def _depth(subject: Subject, paths: list[Path], settings: Settings) -> Measured:
     harmful = _subset(depth.read_behaviours(paths[0]), settings["limit"])
-    behaviours = [*harmful, *depth.BENIGN[: settings["limit"]]]
+    benign = _subset(depth.read_benign(paths[1]), settings["limit"]) if paths[1:] else depth.BENIGN[: settings["limit"]]
+    behaviours = [*harmful, *benign]
     length = {"max_new_tokens": settings["max_new_tokens"]}
     judge: depth.DepthJudge = depth.LexicalDepthJudge()
     if settings.get("judge"):
@@ -354,7 +365,7 @@ TASKS: tuple[Task, ...] = (
          settings=_limits(None, None, max_new_tokens=400) | {"quick": {"limit": 32, "max_new_tokens": 48}}),
     Task(name="reported failure modes", files=_no_files, measure=_failures,
          settings={"quick": {"max_new_tokens": 24}, "paper": {"max_new_tokens": 96}, "all": {"max_new_tokens": 96}}),
-    Task(name="depth of refusal", files=partial(_first_of, _BEHAVIOURS), measure=_depth,
+    Task(name="depth of refusal", files=_depth_files, measure=_depth,
          settings=_limits(None, 60, max_new_tokens=96, curves=True)
          | {"quick": {"limit": 6, "max_new_tokens": 24, "curves": False}},
          version="3", takes=("judge", "verdicts")),
