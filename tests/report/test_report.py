@@ -294,7 +294,13 @@ def test_lineage_is_a_tree_and_ends_even_where_cards_go_in_circles():
 
 
 def test_worst_answers_come_first():
-    assert [sample.group for sample in ordered_samples(example())] == ["worst", "typical"]
+    data = example()
+    assert [sample.group for sample in ordered_samples(data)] == ["worst", "typical"]
+    unscored = Sample(prompt="p", answers=[Answer(model=data.main, text="a", notes=["untrue"])], group="worst")
+    shown = ordered_samples(replace(data, samples=[unscored, *data.samples]))
+    assert [(sample.group, sample.prompt == "p") for sample in shown] == [
+        ("worst", False), ("worst", True), ("typical", False)
+    ]  # fmt: skip
 
 
 def test_a_fault_stands_below_its_answer_and_an_answer_without_one_is_not_scored():

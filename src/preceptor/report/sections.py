@@ -1,5 +1,6 @@
 """The parts of the report in their order: what each holds, or what is missing and which command fills it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -265,10 +266,11 @@ def _samples(data: ReportData) -> Section:
 
 
 def ordered_samples(data: ReportData) -> list[Sample]:
-    """The worst first, and among them the lowest score of the main model first; the rest as they came."""
+    """The worst first, and among them the lowest score of the main model first, what has no score behind; the rest as
+    they came."""
 
     def rank(sample: Sample) -> tuple[bool, float]:
-        score = next((a.score for a in sample.answers if a.model == data.main and a.score is not None), 0.0)
+        score = next((a.score for a in sample.answers if a.model == data.main and a.score is not None), math.inf)
         return sample.group != "worst", score if sample.group == "worst" else 0.0
 
     return sorted(data.samples, key=rank)
