@@ -9,9 +9,12 @@ from preceptor.errors import UserError
 from preceptor.evaluation.results import TaskResult
 from preceptor.evaluation.tasks import TASKS
 from preceptor.pipeline import measured, summary
-from preceptor.pipeline.workspace import _worst
+from preceptor.pipeline.stored import write_stored
+from preceptor.pipeline.workspace import _with_suites, _worst
+from preceptor.report.data import ReportData, Sample
 from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.interval import Interval
+from preceptor.store import Workspace
 
 
 def row(name, metric, value, **more):
@@ -142,3 +145,15 @@ def test_lost_comparisons_say_their_use_case_split_and_judge():
     (lost,) = _worst({"win_rates": [row]})
     assert lost.slice == "rewrite, users: training users, judged by the reward model r"
     assert [(one.model, one.text) for one in lost.answers] == [("ppo", "ours"), ("sft", "theirs")]
+
+
+def test_a_demos_report_gains_the_worst_answers_of_its_suites(tmp_path):
+    workspace = Workspace.create(tmp_path / "demo")
+    kept = tmp_path / "report.json"
+    own = Sample(prompt="own", answers=[])
+    kept.write_text(ReportData(workspace="demo", created="d", main="a", samples=[own]).to_json(), encoding="utf-8")
+    assert _with_suites(workspace, kept).samples_rule == ""
+    write_stored(workspace, STORED)
+    data = _with_suites(workspace, kept)
+    assert [one.prompt for one in data.samples] == ["own", "p0", "p1", "p2"]
+    assert data.samples_rule == measured.FAULTS_RULE

@@ -19,6 +19,10 @@ from preceptor.statistics.bradley_terry import bradley_terry
 from preceptor.statistics.interval import Interval
 
 FAULTS = 3  # answers of a task that are shown
+FAULTS_RULE = (
+    f"For each public set with answers in words, the {FAULTS} that its judge or checker found worst, where it found "
+    "any fault; a judge that is a program can be wrong about each."
+)
 TAX_METRICS = ("F1", "accuracy", "BLEU", "ROUGE-L")
 # How the name of a task begins -> its part of the report.
 GROUPS = {
@@ -147,10 +151,7 @@ def samples_rule(stored: Mapping[str, Any]) -> str:
     if stored["win_rates"]:
         rules.append("For each comparison, the prompts on which the model lost to its baseline by most.")
     if stored["suites"]:
-        rules.append(
-            f"For each public set with answers in words, the {FAULTS} that its judge or checker found worst, where it "
-            "found any fault; a judge that is a program can be wrong about each."
-        )
+        rules.append(FAULTS_RULE)
     return " ".join(rules)
 
 

@@ -225,6 +225,7 @@ def _with_suites(workspace: Workspace, kept: Path) -> ReportData:
         tax=measured.tax(stored),
         measured=[*measured.measured(stored), *attacked],
         samples=[*data.samples, *measured.faults(stored, data.main)],
+        samples_rule=f"{data.samples_rule} {measured.FAULTS_RULE}".strip() if stored["suites"] else data.samples_rule,
         not_measured=[*gaps, *measured.not_measured(stored)],
     )
 
