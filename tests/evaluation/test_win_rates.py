@@ -38,5 +38,8 @@ def test_users_are_counted_and_sliced():
     assert (found.users, found.training_users) == (6, 3)
     assert {name: win.n for name, win in found.slices} == {"users: held-out users": 6, "users: training users": 6}
     assert found.worst[0] == ("short 0", "long", "s", "")
+    attacks = [Prompt.of(f"attack {number}", meta={"wanted_for": "red team"}) for number in range(5)]
+    found = compare_models(ours, theirs, [*PROMPTS, *attacks], by_length, judge_name="length", samples=1)
+    assert {name: win.n for name, win in found.slices} == {"users: held-out users": 6, "written for: red team": 5}
     alone = compare_models(ours, theirs, PROMPTS, by_length, judge_name="length", samples=1)
     assert (alone.users, alone.training_users, alone.slices) == (6, 0, ())

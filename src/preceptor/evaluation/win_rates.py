@@ -13,7 +13,7 @@ from preceptor.evaluation.judge import PairJudge, failures
 from preceptor.evaluation.subject import Subject
 from preceptor.statistics.interval import Interval
 from preceptor.statistics.preference import compare, length_controlled, position_effect, win_rate
-from preceptor.types import Prompt
+from preceptor.types import RED_TEAM, Prompt
 
 Judge = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
 WORST = 5  # prompts kept, on which the model lost by most
@@ -26,10 +26,10 @@ class Comparison:
     """`model` against `baseline`: the share of comparisons won, ties half, with its interval by prompt.
 
     `worst`: prompt, both answers and use case, where the model lost by most. `slices`: the same by prompt source, use
-    case, training and held-out users. `users` asked these prompts, and `training_users` of them asked prompts of the
-    training split too. `position`: share won by the answer shown first, for a judge that is shown two. `failures`:
-    pairs without a verdict, by reason; they are in no share. `tally`: by id of the prompt, how many pairs were won,
-    tied and lost, from which many models get one scale (Bradley-Terry).
+    case, training and held-out users, red-team prompts. `users` asked these prompts, and `training_users` of them asked
+    prompts of the training split too. `position`: share won by the answer shown first, for a judge that is shown two.
+    `failures`: pairs without a verdict, by reason; they are in no share. `tally`: by id of the prompt, how many pairs
+    were won, tied and lost, from which many models get one scale (Bradley-Terry).
     """
 
     model: str
@@ -171,7 +171,7 @@ def _asked(
 def _slices(
     prompts: Sequence[Prompt], pairs: Sequence[_Pair], training_users: Collection[str]
 ) -> tuple[tuple[str, Interval], ...]:
-    """Where a facet has more than one value among the prompts, each value with prompts enough."""
+    """Each value of a facet that holds for some of the prompts and not for all, with prompts enough."""
 
     def user(prompt: Prompt) -> str | None:
         if prompt.user_id is None:
@@ -182,13 +182,14 @@ def _slices(
         ("prompt source", lambda prompt: prompt.source),
         ("use case", lambda prompt: prompt.use_case),
         ("users", user),
+        ("written for", lambda prompt: RED_TEAM if prompt.red_team else None),
     )
     found: list[tuple[str, Interval]] = []
     for by, of in facets:
         values = sorted({str(of(prompts[pair.place])) for pair in pairs if of(prompts[pair.place])})
-        for value in values if len(values) > 1 else ():
+        for value in values:
             mine = [pair for pair in pairs if of(prompts[pair.place]) == value]
-            if len({pair.place for pair in mine}) >= FEWEST:
+            if len(mine) < len(pairs) and len({pair.place for pair in mine}) >= FEWEST:
                 win = win_rate([pair.outcome for pair in mine], [pair.place for pair in mine])
                 found.append((f"{by}: {value}", win))
     return tuple(found)
