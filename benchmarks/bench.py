@@ -37,6 +37,7 @@ ENVIRONMENTS = {
     "transformers": Path(sys.executable),  # our own
 }
 PRECISIONS = ("fp32", "bf16")
+INHERITED = dict(os.environ)  # before our side sets a variable for itself: peers keep their own defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Contestant:
 
 def start(side: str, task: str, precision: str, python: Path, setting: Setting) -> Contestant:
     script = HERE / ("ours.py" if side in ("ours", "machine") else "peer.py")
-    environment = os.environ | {
+    environment = INHERITED | {
         "OMP_NUM_THREADS": str(setting.threads),
         "MKL_NUM_THREADS": str(setting.threads),
         "TOKENIZERS_PARALLELISM": "false",
