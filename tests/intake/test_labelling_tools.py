@@ -194,14 +194,46 @@ def test_flat_messages_with_gaps(tmp_path):
         records(tmp_path, first, row("q", None, "prompter", "u"), row("b", "a"))
 
 
-@pytest.mark.parametrize("row", [ARGILLA_1, ARGILLA_2, task(ranker({"best": ["x", "z"], "worst": ["y"]}))])
-def test_round_trips_are_lossless(tmp_path, row):
+def oasst_tree():
+    """The question's answers have ranks with a tie; a follow-up has one answer and none."""
+
+    def node(key, role, text, *replies, **more):
+        return {"message_id": key, "role": role, "text": text, "user_id": "u", "replies": list(replies)} | more
+
+    last = node("e", "assistant", "A warm one. 🎨")
+    followed = node("b", "assistant", "Blue.", node("d", "prompter", "Another.", last), rank=1)
+    answers = [followed, node("c", "assistant", "Seven.", rank=0), node("f", "assistant", "Green.", rank=1)]
+    return {"message_tree_id": "a", "tree_state": "ready", "prompt": node("a", "prompter", "Name a colour.", *answers)}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [ARGILLA_1],
+        [ARGILLA_2],
+        [task(ranker({"best": ["x", "z"], "worst": ["y"]}))],
+        [oasst_tree()],
+        list(flat([oasst_tree()])),
+    ],
+    ids=["argilla-1", "argilla-2", "label-studio", "oasst-trees", "oasst-messages"],
+)
+def test_round_trips_are_lossless(tmp_path, rows):
     """A file of another tool, exported by us, imported into an empty workspace: the same rows, down to the ids."""
     path = tmp_path / "tool.jsonl"
-    path.write_text(json.dumps(row) + "\n")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    goes_round(tmp_path, path, demonstrations="annotations" not in rows[0])
+
+
+@pytest.mark.skipif(not TREES.is_file(), reason="the shared OpenAssistant trees are not here")
+def test_the_round_trip_of_published_trees_is_lossless(tmp_path):
+    assert goes_round(tmp_path, TREES) > 100
+
+
+def goes_round(tmp_path, path, demonstrations=True):
+    """The number of rankings that went round."""
     first, second = Workspace.create(tmp_path / "first"), Workspace.create(tmp_path / "second")
     import_rankings(first, [path])
-    if "annotations" not in row:
+    if demonstrations:
         import_demonstrations(first, [path])
     for kind, run in (
         ("prompts", import_prompts),
@@ -212,6 +244,8 @@ def test_round_trips_are_lossless(tmp_path, row):
         if export_own(first, kind, out):
             run(second, [out])
     assert content(second) == content(first)
-    assert content(first)[1]
+    rankings = len(content(first)[1])
+    assert rankings
     for workspace in (first, second):
         workspace.store.close()
+    return rankings
