@@ -109,6 +109,43 @@ def test_the_same_form_sent_twice_counts_once(app, workspace, labeler):
     assert len(list(workspace.store.rankings())) == 1
 
 
+def test_a_page_that_was_gone_back_to_has_an_old_key_and_loses_nothing(app, workspace, labeler):
+    """A browser may show a page again as it was left, with the key that was used: what it says now is not dropped."""
+    queue(app, "demonstration")
+    item = begin(labeler, "demonstration")
+    form = fields_of(labeler.page.text)
+    labeler.client.post(f"/work/{item}", data=form | {"answer": "with a typpo"})
+    again = labeler.client.post(f"/work/{item}", data=form | {"answer": "without a typo"})
+    assert again.status_code == 409
+    assert "kept as a draft" in again.text
+    assert fields_of(labeler.open(f"/work/{item}").text)["answer"] == "without a typo"
+    ((made, _),) = workspace.store.demonstrations()
+    assert made.text == "with a typpo"
+    labeler.send(f"/work/{item}")
+    ((made, _),) = workspace.store.demonstrations()
+    assert made.text == "without a typo"
+
+
+def test_a_form_that_was_taken_back_does_not_count_when_it_comes_again(app, workspace, labeler):
+    queue(app, "demonstration")
+    item = begin(labeler, "demonstration")
+    form = fields_of(labeler.page.text) | {"answer": "mine"}
+    labeler.client.post(f"/work/{item}", data=form)
+    labeler.open("/history")
+    labeler.send(f"/history/{app.state.labelling.standing(item).id}/take-back")
+    assert labeler.client.post(f"/work/{item}", data=form).status_code == 409
+    assert not list(workspace.store.demonstrations())
+    labeler.open(f"/work/{item}/skip")
+    skip = fields_of(labeler.page.text) | {"reason": "unclear"}
+    assert labeler.client.post(f"/work/{item}/skip", data=skip | {"key": ""}).status_code == 409
+    labeler.client.post(f"/work/{item}/skip", data=skip)
+    (skipped,) = [row for row in app.state.labelling.history(labeler.user.labeler_id) if row["kind"] == "skip"]
+    labeler.open("/history")
+    labeler.send(f"/history/{skipped['id']}/take-back")
+    assert labeler.client.post(f"/work/{item}/skip", data=skip).status_code == 409
+    assert app.state.labelling.assignment(item, labeler.user.labeler_id).state == "held"
+
+
 def test_a_second_version_replaces_the_first_and_both_are_kept(app, workspace, labeler):
     rank_queue(app)
     item = rank_next(labeler, "12345")

@@ -14,7 +14,7 @@ from preceptor.labelling.pages import fragment, go, render
 from preceptor.labelling.questions import KIND_NAMES, REASONS
 from preceptor.labelling.records import rows_of
 from preceptor.store.accounts import User, new_id
-from preceptor.store.labelling import Assignment, Draft
+from preceptor.store.labelling import Assignment, Draft, Submitted
 
 router = APIRouter(prefix="/work/{item}")
 
@@ -267,11 +267,11 @@ def _submit(
     if not key:
         raise UserError("This form lacks its key. Nothing was lost; reload the page and submit again.")
     base = forms.whole_number(form.get("version"), 0, 9999) or 0
-    if base < found.version and not labelling.by_key(found.id, key):
+    if base < found.version and not _repeated(labelling.by_key(found.id, key), fields):
         save(request, found, page, form)
         raise UserError(
-            "This item was submitted from another tab meanwhile. Nothing was overwritten, and what you had here is "
-            "kept as a draft: open the item under My history to see both."
+            "This item was submitted meanwhile, from another tab or from this page before you went back to it. Nothing "
+            "was overwritten, and what you had here is kept as a draft: open the item under My history to see both."
         )
     done = labelling.submit(
         found.id,
@@ -292,6 +292,11 @@ def _submit(
         if following:
             return go(f"/work/{following}")
     return go("/home?note=second" if done.second else "/home?note=submitted")
+
+
+def _repeated(known: Submitted | None, fields: Mapping[str, str]) -> bool:
+    """Whether this is the same form once more. A page that was gone back to has the old key, and may say new things."""
+    return known is not None and known.stands and known.body["fields"] == dict(fields)
 
 
 # -- setting aside ------------------------------------------------------------------------------------------
@@ -317,7 +322,9 @@ def aside(request: Request, user: Labeler, item: str, way: str, form: Posted) ->
         problems.append(Problem("text", "In your words", "Say in a few words what it is."))
     if problems:
         return _aside(request, user, found, way, problems, form.fields, 422)
-    key = form.get("key")[:80] or "no key"
+    key = form.get("key")[:80]
+    if not key:
+        raise UserError("This form lacks its key. Nothing was changed; reload the page and send it again.")
     request.app.state.labelling.set_aside(found.id, user.labeler_id, key=key, kind=way, reason=reason, text=text)
     return go("/home?note=skipped" if way == "skip" else "/home?note=reported")
 

@@ -88,13 +88,17 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submitted:
-    """`fresh` is false where this key was submitted before; `second` where others had finished the item meanwhile."""
+    """`fresh` is false where this key was submitted before; `second` where others had finished the item meanwhile.
+
+    `stands` is false where it was taken back.
+    """
 
     id: str
     version: int
     at: float
     fresh: bool = True
     second: bool = False
+    stands: bool = True
     kind: str = ""
     body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -284,6 +288,8 @@ class Labelling:
         with self.store.write() as connection:
             own = self._own(connection, assignment_id, labeler_id)
             if known := self._by_key(connection, assignment_id, key):
+                if not known.stands:
+                    raise UserError("You took this back since. Nothing was changed; open the item again.")
                 return known
             if own["state"] != "held":
                 raise UserError("This item is closed already; see My history.")
@@ -423,4 +429,4 @@ def _part(row: Row, name: str) -> dict[str, Any]:
 
 def _submitted(row: Row, fresh: bool = True) -> Submitted:
     names = ("id", "version", "at", "kind", "body")
-    return Submitted(**{name: row[name] for name in names}, fresh=fresh)
+    return Submitted(**{name: row[name] for name in names}, fresh=fresh, stands=row["withdrawn_at"] is None)
