@@ -11,7 +11,7 @@ from preceptor.labelling.questions import ATTACK_VERDICTS, RELATIVE, SEVERITIES,
 from preceptor.types import FLAGS, RED_TEAM
 
 LETTERS = "ABCDEFGHI"
-MAX_ANSWER = 40_000  # characters of a demonstration or a prompt
+MAX_ANSWER = 40_000  # characters of any text
 MAX_NOTE = 4_000
 MAX_PAIRS = 6
 
@@ -36,12 +36,21 @@ def whole_number(text: str, low: int, high: int) -> int | None:
 
 
 def of_page(fields: Fields, prefixes: Sequence[str]) -> dict[str, str]:
-    """Only the fields a page may save, each cut to the longest text it may hold."""
+    """Only the fields a page may save."""
     return {
-        name: value[:MAX_ANSWER]
+        name: value
         for name, value in fields.items()
         if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
     }
+
+
+def too_long(fields: Fields) -> list[Problem]:
+    """A draft keeps what is too long, so that it can be shortened; it is never cut for its writer."""
+    return [
+        Problem(name.replace(".", "-"), "A long text", f"It has {len(text):,} characters; {MAX_ANSWER:,} is the most.")
+        for name, text in fields.items()
+        if len(text) > MAX_ANSWER
+    ]
 
 
 def rating(fields: Fields, letter: str) -> tuple[int | None, dict[str, bool], list[Problem]]:
@@ -100,8 +109,6 @@ def demonstration(fields: Fields) -> tuple[str, list[Problem]]:
     text = fields.get("answer", "").strip()
     if not text:
         return text, [Problem("answer", "Your answer", "The answer is empty.")]
-    if len(text) > MAX_ANSWER:
-        return text, [Problem("answer", "Your answer", f"The answer is longer than {MAX_ANSWER:,} characters.")]
     return text, []
 
 
@@ -136,8 +143,6 @@ def written_prompt(fields: Fields) -> tuple[WrittenPrompt, list[Problem]]:
             pairs.append((query, answer))
     if source == "few-shot" and len(pairs) < 2 and not problems:
         problems.append(Problem("query-1", "Examples", "A few-shot prompt needs two examples or more."))
-    if max(map(len, (text, *(part for pair in pairs for part in pair))), default=0) > MAX_ANSWER:
-        problems.append(Problem("text", "Your prompt", f"A text here has {MAX_ANSWER:,} characters at most."))
     return WrittenPrompt(source, text, use_case[:200], tuple(pairs)), problems
 
 
@@ -208,6 +213,4 @@ def red_team(fields: Fields, count: int) -> tuple[dict, list[Problem]]:
                 "note": fields.get(f"{letter}.note", "").strip(),
             }
         )
-    if len(result["attack"]) > MAX_ANSWER:
-        problems.append(Problem("attack", "Your next attack", f"A text here has {MAX_ANSWER:,} characters at most."))
     return result, problems

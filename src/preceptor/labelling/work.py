@@ -247,6 +247,7 @@ def submit(request: Request, user: Labeler, item: str, form: Posted) -> Response
         "toxicity": lambda: forms.toxicity(fields, len(found.completions))[1],
         "red-team": lambda: forms.red_team(fields, len(found.completions))[1],
     }[kind]()
+    problems += forms.too_long(fields)
     return _submit(request, user, found, form, kind, fields, problems)
 
 
