@@ -277,6 +277,29 @@ def test_writes_are_limited_per_session(workspace):
     assert "retry-after" in refused.headers
 
 
+def test_every_write_is_limited(app, admin):
+    """One a minute, on a clock that stands."""
+    token = fields_of(admin.open("/settings").text, "/settings")["token"]
+    app.state.gate._writes = Window(1, 60.0, clock=lambda: 0.0)
+    assert admin.client.post("/settings", data={"token": token}).status_code == 200
+    writes = [(method, path) for method, path in walk_routes(app) if method not in ("GET", "HEAD")]
+    assert len(writes) > 30
+    for method, path in writes:
+        address = re.sub(r"\{[^}]+\}", "nothing", path)
+        answer = admin.client.request(method, address, data={"token": token}, follow_redirects=False)
+        assert answer.status_code == 429, (method, path)
+
+
+def test_a_cookie_that_was_made_up_opens_no_window_of_its_own(app):
+    app.state.gate._writes = Window(1, 60.0, clock=lambda: 0.0)
+    stranger, answers = Person(app), []
+    for made_up in ("one", "two"):
+        stranger.client.cookies.set("session", made_up)
+        form = fields_of(stranger.open("/sign-in").text, "/sign-in") | {"email": "a@example.org", "password": "x"}
+        answers.append(stranger.client.post("/sign-in", data=form).status_code)
+    assert answers == [401, 429]
+
+
 def test_numbers_in_addresses_that_no_database_holds(admin):
     for before in ("2147483648", "9223372036854775808", "-1", "x", "1e400"):
         admin.open(f"/trail?before={before}", 422)

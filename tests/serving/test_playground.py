@@ -83,6 +83,9 @@ def test_strangers_are_sent_to_sign_in(app):
     assert response.status_code == 303
     assert response.headers["location"] == "/sign-in"
     assert TestClient(app).get("/v1/models").status_code == 401
+    assert TestClient(app).get("/playground/x", follow_redirects=False).headers["location"] == "/sign-in"
+    for path in ("consent", "forget", "say", "stream", "x/vote"):
+        assert TestClient(app).post(f"/playground/{path}").status_code == 401, path
 
 
 def test_a_question_answers_and_a_vote_without_consent_leave_nothing(person, workspace):
