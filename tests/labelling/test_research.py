@@ -4,12 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from persons import RATING, fields_of, join, rank_next, rank_queue, rate_all
+from persons import RATING, attack_a_model, fields_of, join, rank_next, rank_queue, rate_all
 
 from preceptor.errors import UserError
 from preceptor.intake.export import export_own
 from preceptor.intake.importing import import_prompts, import_rankings
 from preceptor.intake.releases import freeze, read_release
+from preceptor.labelling.erasure import delete_user
 from preceptor.labelling.events import export_events, import_events
 from preceptor.statistics.agreement import flag_votes, gwet_ac1, kendall_tau_b, kendall_w, pairwise_agreement
 from preceptor.statistics.flags import flag_reliability
@@ -17,6 +18,7 @@ from preceptor.statistics.reliability import bradley_terry_with_reliability
 from preceptor.store import Workspace
 from preceptor.store.events import events
 from preceptor.store.queues import Queue
+from preceptor.store.schema import metadata
 
 
 def test_the_agreement_page_shows_what_the_statistics_say(app, workspace, researcher):
@@ -274,9 +276,12 @@ def test_deleting_a_user_reaches_releases_and_says_so(app, workspace, admin, res
     folder = workspace.root / "models" / "rm"
     folder.mkdir()
     (folder / "preceptor.json").write_text(json.dumps({"name": "rm", "releases": {release.name: release.sha256}}))
+    for name, parents in (("ppo", {"reward_model": "rm@f00"}), ("chat", {"model": "ppo@f00"}), ("other", {})):
+        (workspace.root / "models" / name).mkdir()
+        (workspace.root / "models" / name / "preceptor.json").write_text(json.dumps({"name": name, "parents": parents}))
     page = admin.open("/erase?who=c-1").text
     assert release.name in page
-    assert "rm" in page
+    assert "chat, ppo, rm<" in page  # what learned from it, and what was made from that
     admin.send("/erase", 409, again="c-2")
     admin.open("/erase?who=c-1")
     admin.send("/erase", again="c-1")
@@ -289,6 +294,30 @@ def test_deleting_a_user_reaches_releases_and_says_so(app, workspace, admin, res
     assert "There is nothing of c-1" in admin.open("/erase?who=c-1").text
     assert len(list(events(app.state.workspace.store))) == 5
     researcher.open("/round")
+
+
+def test_deleting_a_labeler_takes_what_they_wrote_and_leaves_what_they_judged(app, workspace):
+    attack_a_model(workspace.store)
+    person, said = join(app), "UNIQUEWOMBAT"
+    for kind in ("prompt", "red-team"):
+        app.state.queues.create(Queue(id=f"w_{kind}", name=kind, kind=kind, rubric="training-1", k_min=1))
+    judged = {f"{letter}.{name}": value for letter in "AB" for name, value in RATING.items()}
+    judged |= {"A.verdict": "refused", "B.verdict": "refused", "attack": f"{said} once more"}
+    for kind, words in (("prompt", {"source": "plain", "text": f"{said}?"}), ("red-team", judged)):
+        person.open("/home")
+        person.send(f"/work/start/{kind}")
+        person.send(person.path, **words, then="")
+    person.open("/home")
+    person.send("/work/start/prompt")
+    person.send(person.path, text=f"{said}, half", action="draft")
+    found = delete_user(workspace, person.user.labeler_id, "test")
+    assert found.rows == {"prompts": 2, "tasks": 2, "assignments": 2, "submissions": 1, "drafts": 1}
+    (kept,) = events(workspace.store)
+    assert kept["kind"] == "red-team"
+    assert {name: kept["body"]["fields"].get(name) for name in judged} == judged | {"attack": None}
+    with workspace.store.read() as connection:
+        everything = [connection.execute(table.select()).all() for table in metadata.sorted_tables]
+    assert said not in str(everything)
 
 
 class Bytes:

@@ -23,7 +23,8 @@ router = APIRouter()
 
 @dataclass
 class Reach:
-    """What deleting a user takes away. `releases`: name -> lines; `models`: names trained on one of these."""
+    """What deleting a user takes away. `releases`: name -> lines; `models`: names that learned from one of these,
+    themselves or through a model they were made from."""
 
     rows: Mapping[str, int]
     releases: dict[str, int] = field(default_factory=dict)
@@ -40,10 +41,21 @@ def reach(workspace: Workspace, user_id: str) -> Reach:
             lines = sum(_theirs(line, user_id, ids) for line in _lines(path))
             if lines:
                 found.releases[release.name] = lines
-    for card in sorted((workspace.root / "models").glob("*/preceptor.json")):
-        if set(json.loads(card.read_text(encoding="utf-8")).get("releases", {})) & set(found.releases):
-            found.models.append(card.parent.name)
+    found.models = _learned(workspace.root / "models", set(found.releases))
     return found
+
+
+def _learned(folder: Path, releases: set[str]) -> list[str]:
+    """The models trained on one of the releases, and those with such a model among their parents."""
+    cards = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/preceptor.json")}
+    learned = {name for name, card in cards.items() if releases & set(card.get("releases", {}))}
+    while heirs := {
+        name
+        for name, card in cards.items()
+        if name not in learned and learned & {parent.split("@")[0] for parent in card.get("parents", {}).values()}
+    }:
+        learned |= heirs
+    return sorted(learned)
 
 
 def delete_user(workspace: Workspace, user_id: str, actor: str) -> Reach:
