@@ -191,7 +191,23 @@ def test_forms_of_other_sites_are_refused(app, labeler, headers, status):
     assert labeler.client.post("/settings", data=form, headers=headers).status_code == status
 
 
-def test_a_form_needs_its_own_session_token(app, labeler):
+def test_a_page_that_was_open_when_the_session_ended_works_once_signed_in_again(app, workspace, labeler):
+    app.state.queues.create(Queue(id="w_d", name="D", kind="demonstration", rubric="training-1"))
+    labeler.open("/home")
+    labeler.send("/work/start/demonstration")
+    address, form = labeler.path, fields_of(labeler.page.text) | {"answer": "long in the writing"}
+    app.state.accounts.revoke_session(app.state.accounts.sessions(labeler.user.id)[0]["id"], "test")
+    refused = labeler.client.post(address, data=form)
+    assert refused.status_code == 401
+    assert "Sign in again in another tab" in refused.text
+    labeler.open("/sign-in")
+    labeler.send("/sign-in", email=labeler.email, password=PASSWORD)
+    assert labeler.client.post(address, data=form).status_code == 200
+    ((made, _),) = workspace.store.demonstrations()
+    assert made.text == "long in the writing"
+
+
+def test_a_form_needs_the_token_of_its_own_visitor(app, labeler):
     other = join(app)
     form = fields_of(labeler.open("/settings").text, "/settings")
     for token in ("", "x", "é", fields_of(other.open("/settings").text, "/settings")["token"]):

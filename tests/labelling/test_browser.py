@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browsing import PATIENCE, PHONE, SMALL, WIDE, Window, choose, make_queues, rate_by_mouse
-from persons import CHROMIUM, RATING, attack_a_model
+from persons import CHROMIUM, PASSWORD, RATING, attack_a_model
 from showcase import label_something, researcher_pages, screen_somebody, set_something_aside
 
 from preceptor.labelling.questions import GROUPS
@@ -311,6 +311,31 @@ def test_drafts_survive_a_closed_tab_and_a_server_that_is_away(chromium, live):
     window.troubles = [
         line for line in window.troubles if "ERR_INTERNET_DISCONNECTED" not in line and "htmx" not in line
     ]
+    window.close()
+
+
+def test_a_session_that_ended_while_somebody_wrote_costs_no_words(chromium, live):
+    make_queues(live)
+    accounts, window = live.app.state.accounts, Window(chromium, live).join("Amara Obi")
+    page = window.page
+    page.get_by_role("button", name="Start Write a demonstration").click()
+    page.wait_for_url("**/work/a_*")
+    user = next(user for user in accounts.users() if user.name == "Amara Obi")
+    accounts.revoke_session(accounts.sessions(user.id)[0]["id"], "test")
+    page.get_by_label("Your answer").fill("nobody saw this yet")
+    page.get_by_text("You are signed out. Sign in again in another tab").wait_for()
+    other = window.context.new_page()
+    other.goto("/sign-in")
+    other.get_by_label("E-mail").fill(user.email)
+    other.get_by_label("Password").fill(PASSWORD)
+    other.locator("button.primary").click()
+    other.wait_for_url("**/home")
+    page.wait_for_selector("#unsaved", state="hidden")
+    page.get_by_role("button", name="Submit the answer").click()
+    page.wait_for_url("**/home*")
+    ((made, _),) = live.app.state.workspace.store.demonstrations()
+    assert made.text == "nobody saw this yet"
+    window.troubles = [line for line in window.troubles if "401" not in line]
     window.close()
 
 

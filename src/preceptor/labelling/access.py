@@ -32,7 +32,7 @@ class NotAllowed(Exception):
 
 
 class StaleForm(Exception):
-    """The form's token does not belong to this session."""
+    """The form's token does not belong to this visitor."""
 
 
 class TooMany(Exception):
@@ -169,10 +169,14 @@ def gate_of(request: Request) -> Gate:
 
 
 def form_token(request: Request) -> str:
-    """The token that every form of this visitor carries. It follows from the cookie, so nothing is stored."""
-    gate = gate_of(request)
-    cookie = request.cookies.get(gate.session_cookie) or request.cookies.get(gate.visit_cookie)
-    cookie = cookie or getattr(request.state, "new_visit", None)
+    """The token that every form of this visitor carries. It follows from what is there, so nothing more is stored.
+
+    Of somebody signed in it follows from their password's salted hash: a page that was open when their session ended
+    goes on working once they have signed in again. Of others it follows from a cookie.
+    """
+    if user := visitor(request):
+        return hmac.new(user.password_hash.encode(), f"form {user.id}".encode(), hashlib.sha256).hexdigest()
+    cookie = request.cookies.get(gate_of(request).visit_cookie) or getattr(request.state, "new_visit", None)
     if cookie is None:
         cookie = request.state.new_visit = secrets.token_urlsafe(24)
     return hmac.new(cookie.encode(), b"form", hashlib.sha256).hexdigest()

@@ -123,7 +123,10 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StaleForm)
     def stale(request: Request, _error: StaleForm) -> Response:
-        text = "It was opened before you signed in. Nothing was changed. Go back, reload the page, send it again."
+        text = (
+            "Somebody else signed in here since it was opened, or your password is new. Nothing was changed. Go back, "
+            "copy what you wrote, reload the page, send it again."
+        )
         return tell(request, 403, "This form is out of date.", text)
 
     @app.exception_handler(TooMany)

@@ -57,7 +57,15 @@
       e.detail.parameters.spent = sent;
       e.detail.parameters.sequence = nextSave();
     });
-    const failed = () => {
+    const WHY = {
+      0: "The server did not answer.",
+      401: "You are signed out. Sign in again in another tab; this page then saves by itself.",
+      403: "Somebody else signed in here, or your password is new. Copy what you wrote, then reload the page.",
+      413: "That is too long: one page may send 2 MB at most. Shorten it.",
+      429: "Too many requests came from here.",
+    };
+    const failed = (status) => {
+      $("[data-why]", unsaved).textContent = WHY[status] || `The server answered with an error (${status}).`;
       since = since || hhmm(new Date());
       saved.textContent = `Not saved since ${since}`;
       saved.classList.add("failed");
@@ -65,7 +73,7 @@
     };
     document.addEventListener("htmx:afterRequest", (e) => {
       if (e.target !== saver) return;
-      if (!e.detail.successful) { failed(); return; }
+      if (!e.detail.successful) { failed(e.detail.xhr.status); return; }
       dirty = false;
       since = null;
       active = Math.max(0, active - sent);
