@@ -16,21 +16,35 @@ from pathlib import Path
 assert importlib.util.find_spec("torch") is None
 from fastapi.testclient import TestClient
 sys.path.insert(0, sys.argv[1])
-from persons import make_workspace, join, rank_queue, Person
+from persons import attack_a_model, join, make_workspace, rank_next, rank_queue
 from preceptor.labelling.app import create_app
+from preceptor.store.queues import KINDS, Queue
 import preceptor
 assert "site-packages" in preceptor.__file__, preceptor.__file__
 app = create_app(make_workspace(Path(tempfile.mkdtemp()) / "ws"), writes_per_minute=10**6)
-rank_queue(app)
+rank_queue(app, id="w_rank", overlap_share=1.0)
+attack_a_model(app.state.workspace.store)
+more = {"compare": {"models": ("sft", "ppo")}, "toxicity": {"k_min": 1}, "red-team": {"k_min": 1}}
+for kind in set(KINDS) - {"rank"}:
+    app.state.queues.create(Queue(id=f"w_{kind}", name=kind, kind=kind, rubric="training-1", **more.get(kind, {})))
+made = app.state.screenings.create("June", topics=["law"], cut_flags=0.75, cut_rankings=0.75, cut_demonstrations=6.0)
 people = {role: join(app, role) for role in ("labeler", "researcher", "admin")}
+other = join(app)
+rank_next(people["labeler"])
+rank_next(other)
+task = next(iter(app.state.oversight.several_opinions()))
 paths = [path for path, ways in app.openapi()["paths"].items() if "get" in ways and "{" not in path]
-for path in paths + ["/static/preceptor.css", "/static/enhance.js", "/guide/training-1", "/queues/new?kind=compare"]:
+own = [f"/labelers/{other.user.labeler_id}", f"/review/{task}", f"/screening/{made}", "/queues/w_rank"]
+own += ["/static/preceptor.css", "/static/enhance.js", "/guide/training-1", "/queues/new?kind=compare"]
+for path in paths + own:
     answer = people["admin"].client.get(path)
     assert answer.status_code == 200, (path, answer.status_code)
 labeler = people["labeler"]
-labeler.open("/home")
-labeler.send("/work/start/rank")
-assert "/rate/A" in labeler.path
+for kind in KINDS:
+    labeler.open("/home")
+    labeler.send(f"/work/start/{kind}")
+    assert labeler.path.startswith("/work/a_"), kind
+    labeler.open(f"/work/{labeler.item}/skip")
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 print("pages", len(paths))
 """

@@ -1,10 +1,11 @@
 """What researchers and admins do: queues, screening, review, profiles, exports, deleting a user."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
-from persons import RATING, attack_a_model, fields_of, join, rank_next, rank_queue, rate_all
+from persons import PASSWORD, RATING, Person, attack_a_model, fields_of, join, rank_next, rank_queue, rate_all
 
 from preceptor.errors import UserError
 from preceptor.intake.export import export_own
@@ -120,7 +121,7 @@ def test_queue_forms_refuse_in_words(app, researcher):
 
 def test_screening_by_four_criteria(app, workspace, researcher):
     researcher.open("/screening")
-    researcher.send("/screening", name="June", topics="health, law", split="any")
+    researcher.send("/screening", name="June", topics="health, law", split="any", flags="90")
     address = researcher.path
     screening = address.split("/")[-1]
     candidate = join(app, screening=screening)
@@ -159,6 +160,7 @@ def test_screening_by_four_criteria(app, workspace, researcher):
     assert "90 %" in page  # 9 of 10 pairs the same, by hand
     assert "7.0" in page
     assert "health" in page
+    assert page.count(">below<") == 1  # the flags; a cut-off is soft: a person admits the candidate all the same
     researcher.send(f"{address}/decide/{candidate.user.labeler_id}", decision="admitted", note="good")
     assert app.state.accounts.user(candidate.user.id).state == "active"
     (kept,) = [found for found in workspace.store.labelers() if found.id == candidate.user.labeler_id]
@@ -259,7 +261,11 @@ def test_only_admins_invite_researchers_and_held_out_people_are_not_screened(app
     admin.send("/labelers/invite", 409, cohort="held-out", screening=made)
     admin.open("/labelers")
     admin.send("/labelers/invite", cohort="held-out", email="x@example.org")
-    assert "/invite/" in admin.page.text
+    link = re.search(r"http://testserver(/invite/[\w-]+)", admin.page.text).group(1)
+    invited = Person(app)
+    invited.open(link)
+    invited.send(link, name="X", email="x@example.org", password=PASSWORD, agree="yes")
+    assert app.state.accounts.user_by_email("x@example.org").cohort == "held-out"
 
 
 def test_deleting_a_user_reaches_releases_and_says_so(app, workspace, admin, researcher):

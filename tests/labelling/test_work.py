@@ -1,8 +1,9 @@
 """What labelers do, page by page, without script: every form works bare."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
-from persons import fields_of, join, rank_next, rank_queue, rate_all
+from persons import Person, fields_of, join, rank_next, rank_queue, rate_all
 
 from preceptor.labelling.app import create_app
 from preceptor.store.events import events
@@ -107,6 +108,24 @@ def test_the_same_form_sent_twice_counts_once(app, workspace, labeler):
     assert first["fresh"]
     assert second == {"id": first["id"], "version": 1, "fresh": False}
     assert len(list(workspace.store.rankings())) == 1
+
+
+def test_the_same_form_sent_many_times_at_once_counts_once(app, workspace, labeler):
+    queue(app, "demonstration")
+    item = begin(labeler, "demonstration")
+    form = fields_of(labeler.page.text) | {"answer": "once"}
+    cookies, headers = dict(labeler.client.cookies), {"accept": "application/json"}
+
+    def send(_):
+        other = Person(app)
+        other.client.cookies.update(cookies)
+        return other.client.post(f"/work/{item}", data=form, headers=headers).json()
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(send, range(6)))
+    assert len({answer["id"] for answer in answers}) == 1
+    assert sum(answer["fresh"] for answer in answers) == 1
+    assert len(list(workspace.store.demonstrations())) == len(list(events(workspace.store))) == 1
 
 
 def test_a_page_that_was_gone_back_to_has_an_old_key_and_loses_nothing(app, workspace, labeler):
