@@ -115,6 +115,7 @@ def test_queue_forms_refuse_in_words(app, researcher):
     assert researcher.path.startswith("/queues/w_")
     researcher.send(f"{researcher.path}/fill")
     assert "0 items added" in researcher.page.text
+    assert app.state.accounts.trail(1)[0]["action"] == "items added"
     researcher.send(f"{researcher.path}/state", state="closed")
     assert "Open the queue" in researcher.page.text
 
@@ -165,6 +166,8 @@ def test_screening_by_four_criteria(app, workspace, researcher):
     assert app.state.accounts.user(candidate.user.id).state == "active"
     (kept,) = [found for found in workspace.store.labelers() if found.id == candidate.user.labeler_id]
     assert kept.screening == pytest.approx({"flags": 0.8, "rankings": 0.9, "demonstrations": 7.0})
+    done = [(line["actor"], line["action"]) for line in app.state.accounts.trail(2)]
+    assert done == [(researcher.user.id, "candidate admitted"), (researcher.user.id, "demonstration scored")]
     assert write
 
 

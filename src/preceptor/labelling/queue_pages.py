@@ -124,6 +124,7 @@ def set_state(request: Request, user: Researcher, queue: str, form: Posted) -> R
 @router.post("/queues/{queue}/fill", openapi_extra=form_body())
 def fill(request: Request, user: Researcher, queue: str, form: Posted) -> Response:
     added = request.app.state.queues.fill(request.app.state.queues.queue(queue).id)
+    request.app.state.accounts.note(user.id, "items added", queue, number=added)
     return go(f"/queues/{queue}?added={added}")
 
 

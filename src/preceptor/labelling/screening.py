@@ -177,6 +177,7 @@ def one(request: Request, user: Researcher, screening: str) -> Response:
 @router.post("/screening/{screening}/score/{submission}", openapi_extra=form_body(score=str))
 def score(request: Request, user: Researcher, screening: str, submission: str, form: Posted) -> Response:
     request.app.state.screenings.score(submission, user.id, whole_number(form.get("score"), 1, 7) or 0)
+    request.app.state.accounts.note(user.id, "demonstration scored", submission)
     return go(f"/screening/{screening}#writing")
 
 
