@@ -179,6 +179,32 @@ def test_a_second_version_replaces_the_first_and_both_are_kept(app, workspace, l
     assert versions == [(1, "1"), (2, "5")]
 
 
+def test_what_a_second_version_takes_away_is_gone(app, workspace, labeler):
+    rank_queue(app, k_max=4)
+    labeler.open("/home")
+    labeler.send("/work/start/rank")
+    item = labeler.item
+    labeler.send(f"/work/{item}/rate/A", 422, **{"A.note": "A first thought."})
+    labeler.open(f"/work/{item}/rate/A")
+    rate_all(labeler)
+    ranks(labeler, item, "1234")
+    assert {rating.notes for rating in workspace.store.ratings()} == {"A first thought.", ""}
+    labeler.open(f"/work/{item}/rate/A")
+    labeler.send(f"/work/{item}/rate/A", **{"A.note": ""})
+    assert "A.note" not in app.state.labelling.draft_on_top(item).fields
+    labeler.open(f"/work/{item}/rank")
+    form = fields_of(labeler.page.text)
+    del form["B.rank"]
+    refused = labeler.client.post(f"/work/{item}/rank", data=form)
+    assert refused.status_code == 422
+    assert "1 answer has no rank yet" in refused.text
+    assert "B.rank" not in fields_of(refused.text)
+    labeler.client.post(f"/work/{item}/rank", data=form | {"B.rank": "1"})
+    ((ranking, _),) = workspace.store.rankings()
+    assert ranking.ranks == (1, 1, 3, 4)
+    assert {rating.notes for rating in workspace.store.ratings()} == {""}
+
+
 def test_taking_back_empties_the_tables_and_brings_the_draft_again(app, workspace, labeler):
     rank_queue(app)
     item = rank_next(labeler, "12345")

@@ -109,7 +109,7 @@ def task_page(
         page_name=page,
         letter=letter,
         letters=letters(found),
-        fields=dict(draft.fields) | dict(fields or {}),
+        fields=draft.fields if fields is None else fields,
         draft=draft,
         problems=problems,
         tab=new_id("tab"),
@@ -216,8 +216,9 @@ def rank(request: Request, user: Labeler, item: str, form: Posted) -> Response:
     found = load(request, item, user)
     if found.queue.kind != "rank":
         raise LookupError("rank")
-    own = forms.of_page(form.fields, prefixes(found, "rank"))
-    fields = dict(draft_of(request, found, form.get("tab")).fields) | own
+    page = prefixes(found, "rank")  # a rank that was taken away on the page is not fetched from the draft
+    rest = {name: value for name, value in draft_of(request, found, form.get("tab")).fields.items() if name not in page}
+    fields = rest | forms.of_page(form.fields, page)
     unrated = [letter for letter in letters(found) if not forms.rated(fields, letter)]
     if unrated and not request.app.state.labelling.by_key(found.id, form.get("key")):
         save(request, found, "rank", form)

@@ -8,7 +8,7 @@ reads follow the newest version that stands.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -147,7 +147,7 @@ class Labelling:
     def draft(self, assignment_id: str, tab: str = "") -> Draft:
         """The newest draft of every page, merged. With `tab` that tab's own pages win over newer ones."""
         with self.store.read() as connection:
-            return self._draft(connection, assignment_id, tab)
+            return _filled(self._draft(connection, assignment_id, tab))
 
     def standing(self, assignment_id: str) -> Submitted | None:
         """The newest version of this item that was submitted and not undone."""
@@ -160,7 +160,7 @@ class Labelling:
             draft = self._draft(connection, assignment_id, tab)
             before = self._standing(connection, assignment_id)
         fields = dict(before.body.get("fields", {})) if before else {}
-        return Draft(fields=fields | dict(draft.fields), revision=draft.revision, saved_at=draft.saved_at)
+        return _filled(replace(draft, fields=fields | dict(draft.fields)))  # what was emptied since stays empty
 
     def by_key(self, assignment_id: str, key: str) -> Submitted | None:
         """The submission that a form with this key made before."""
@@ -366,7 +366,7 @@ class Labelling:
         for row in sorted(rows, key=lambda row: (row["tab"] == tab, row["revision"])):
             fields |= row["fields"]
         return Draft(
-            fields={name: value for name, value in fields.items() if value != ""},
+            fields=fields,
             revision=max((row["revision"] for row in rows), default=0),
             saved_at=max((row["saved_at"] for row in rows), default=None),
         )
@@ -420,6 +420,10 @@ class Labelling:
         if task.state != "halted" and task.state != state:
             connection.execute(CHANGE_TASK, {"task": task_id, "state": state})
         return done, task.wanted
+
+
+def _filled(draft: Draft) -> Draft:
+    return replace(draft, fields={name: value for name, value in draft.fields.items() if value != ""})
 
 
 def _part(row: Row, name: str) -> dict[str, Any]:
