@@ -414,12 +414,13 @@ def test_time_on_task_follows_the_server_clock_whatever_the_page_says(timed, wor
 def test_nobody_reaches_the_work_of_another_or_of_the_other_cohort(app):
     held_out = join(app, cohort="held-out")
     training = join(app)
-    rank_queue(app, cohort="held-out")
+    theirs = rank_queue(app, cohort="held-out")
     item = begin(held_out, "rank")
     training.open("/home")
     assert "Nothing is waiting" in training.page.text
     token = fields_of(training.open("/settings").text, "/settings")["token"]
-    assert "none" in str(training.client.post("/work/start/rank", data={"token": token}).url)
+    for more in ({}, {"queue": theirs.id}):
+        assert "none" in str(training.client.post("/work/start/rank", data={"token": token} | more).url)
     for path in ("", "/rate/A", "/rank", "/skip", "/report"):
         training.open(f"/work/{item}{path}", 404)
     posts = ("", "/rate/A", "/rank", "/skip", "/draft/rank", "/draft/rate/A")
