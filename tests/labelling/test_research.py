@@ -271,6 +271,22 @@ def test_only_admins_invite_researchers_and_held_out_people_are_not_screened(app
     assert app.state.accounts.user_by_email("x@example.org").cohort == "held-out"
 
 
+def test_the_cohort_changes_only_before_the_first_item(app, researcher):
+    rank_queue(app, cohort="any")
+    person = join(app)
+    address = f"/labelers/{person.user.labeler_id}"
+    researcher.open(address)
+    researcher.send(f"{address}/cohort", cohort="held-out")
+    assert app.state.accounts.user(person.user.id).cohort == "held-out"
+    person.open("/home")
+    person.send("/work/start/rank")  # in hand, nothing submitted
+    token = fields_of(researcher.open("/settings").text, "/settings")["token"]
+    refused = researcher.client.post(f"{address}/cohort", data={"token": token, "cohort": "training"})
+    assert refused.status_code == 409
+    assert "the cohort stays" in refused.text
+    assert app.state.accounts.user(person.user.id).cohort == "held-out"
+
+
 def test_deleting_a_user_reaches_releases_and_says_so(app, workspace, admin, researcher):
     rank_queue(app, overlap_share=1.0, k_max=4)
     person = join(app)

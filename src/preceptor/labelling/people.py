@@ -93,13 +93,13 @@ def profile(request: Request, user: Researcher, labeler: str) -> Response:
 
 @router.post("/labelers/{labeler}/cohort", openapi_extra=form_body(cohort=str))
 def set_cohort(request: Request, user: Researcher, labeler: str, form: Posted) -> Response:
-    """Move a labeler to the other cohort, before their first submission: later, work would change sides."""
+    """Move a labeler to the other cohort, before they begin: later, work in hand or done would change sides."""
     state = request.app.state
     cohort = form.get("cohort")
     if cohort not in ("training", "held-out"):
         raise UserError("Choose the training or the held-out cohort.")
-    if state.labelling.history(labeler, limit=1):
-        raise UserError("This labeler has submitted work already, so the cohort stays. Nothing was changed.")
+    if state.labelling.history(labeler, limit=1) or state.labelling.in_hand(labeler):
+        raise UserError("This labeler has begun to work already, so the cohort stays. Nothing was changed.")
     found = next((person for person in state.accounts.users() if person.labeler_id == labeler), None)
     if found is None:
         raise LookupError(labeler)
