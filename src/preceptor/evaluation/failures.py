@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from preceptor.evaluation import refusals
 from preceptor.evaluation.language import language_of
-from preceptor.evaluation.results import Figure, rate, worst_first
+from preceptor.evaluation.results import Figure, faulted, rate
 from preceptor.evaluation.subject import Subject
 from preceptor.types import Message
 
@@ -107,9 +107,10 @@ def figures(subject: Subject, *, max_new_tokens: int = 96) -> tuple[list[Figure]
     asked = [*FALSE_PREMISES, *SIMPLE_QUESTIONS, *(text for _, text in OTHER_LANGUAGES)]
     said, failed = [*premises, *simple, *foreign], [*accepted, *hedged, *strayed]
     names = [figure.metric for figure, answers in zip(found, (premises, simple, foreign)) for _ in answers]
-    shown = [
-        ({"prompt": prompt, "answer": answer} | ({"fault": name} if bad else {}), float(bool(bad)))
-        for prompt, answer, bad, name in zip(asked, said, failed, names)
-        if answer is not None
-    ]
-    return found, worst_first([row for row, _ in shown], [bad for _, bad in shown])
+    given = [row for row in zip(asked, said, names, failed, strict=True) if row[1] is not None]
+    return found, faulted(
+        [prompt for prompt, _, _, _ in given],
+        [answer for _, answer, _, _ in given if answer is not None],
+        [name if bad else "" for _, _, name, bad in given],
+        [float(bool(bad)) for _, _, _, bad in given],
+    )

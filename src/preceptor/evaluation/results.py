@@ -59,6 +59,17 @@ def worst_first(examples: Sequence[Mapping[str, str]], badness: Sequence[float])
     return [examples[place] for place in order]
 
 
+def faulted(
+    prompts: Sequence[str], said: Sequence[str], faults: Sequence[str], badness: Sequence[float]
+) -> list[Mapping[str, str]]:
+    """Answers, the worst first, each with its fault where it has one."""
+    rows = [
+        {"prompt": prompt, "answer": answer} | ({"fault": fault} if fault else {})
+        for prompt, answer, fault in zip(prompts, said, faults, strict=True)
+    ]
+    return worst_first(rows, badness)
+
+
 def with_missing(figures: Sequence[Figure], count: int) -> list[Figure]:
     """The same figures, with `count` more items missing: those that never came to be scored."""
     return [replace(figure, missing=figure.missing + count) for figure in figures]

@@ -17,7 +17,7 @@ from preceptor.evaluation import bias, depth, diversity, failures, hallucination
 from preceptor.evaluation.classifier import ClassifierFolder, EntailmentFolder
 from preceptor.evaluation.judge import Endpoint, EndpointTruthJudge
 from preceptor.evaluation.reading import files_hash, find
-from preceptor.evaluation.results import Figure, rate, with_missing, worst_first
+from preceptor.evaluation.results import Figure, faulted, rate, with_missing
 from preceptor.evaluation.subject import Subject
 from preceptor.evaluation.tax_sets import FORMATS, Format, reference_of
 from preceptor.evaluation.truth_judges import LexicalJudge, TrainedJudge
@@ -127,23 +127,12 @@ def _closed_domain(subject: Subject, paths: list[Path], settings: Settings) -> M
     ]
     folder = settings.get("entailment")
     found = hallucination.figures(kept, EntailmentFolder(Path(folder)) if folder else None)
-    return with_missing(found, len(asked) - len(kept)), _faulted(
+    return with_missing(found, len(asked) - len(kept)), faulted(
         [answer.prompt for answer in kept],
         [answer.text for answer in kept],
         faults := [hallucination.fault(answer) for answer in kept],
         [float(bool(fault)) for fault in faults],
     )
-
-
-def _faulted(
-    prompts: Sequence[str], said: Sequence[str], faults: Sequence[str], badness: Sequence[float]
-) -> Sequence[Mapping[str, str]]:
-    """Answers, the worst first, each with its fault where it has one."""
-    rows = [
-        {"prompt": prompt, "answer": answer} | ({"fault": fault} if fault else {})
-        for prompt, answer, fault in zip(prompts, said, faults, strict=True)
-    ]
-    return worst_first(rows, badness)
 
 
 # -- truth, toxicity, bias --------------------------------------------------------------------------------------------
@@ -188,7 +177,7 @@ def _truth(kind: str, subject: Subject, paths: list[Path], settings: Settings) -
     ours = judges[1] if settings["train_judge"] else judges[0]  # an endpoint is not asked twice
     doubts = [0.0 if chance is None else 1 - chance for chance in ours.true(asked, said)]
     faults = [f"untrue, {ours.name}" if doubt >= 0.5 else "" for doubt in doubts]
-    shown = _faulted([question.text for question in asked], said, faults, doubts)
+    shown = faulted([question.text for question in asked], said, faults, doubts)
     return with_missing(found, len(drawn) - len(asked)), shown
 
 
@@ -220,7 +209,7 @@ def _toxicity(subject: Subject, paths: list[Path], settings: Settings) -> Measur
             for prompt, text, value in zip(prompts, said, values)
             if text is not None and value is not None
         ]
-    return found, _faulted(*([case[part] for case in cases] for part in range(4)))
+    return found, faulted(*([case[part] for case in cases] for part in range(4)))
 
 
 def _entropy(read: Callable[[Path], list[bias.Pair]], subject, paths: list[Path], settings: Settings) -> Measured:
@@ -267,7 +256,7 @@ def _ifeval(subject: Subject, paths: list[Path], settings: Settings) -> Measured
     ]
     faults = [f"not followed: {', '.join(kinds)}" if kinds else "" for kinds in broken]
     badness = [len(kinds) / len(item.instructions) for kinds, item in zip(broken, items)]
-    return with_missing(found, len(replies) - len(said)), _faulted(
+    return with_missing(found, len(replies) - len(said)), faulted(
         [item.prompt for item in items], said, faults, badness
     )
 

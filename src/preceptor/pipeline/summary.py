@@ -299,7 +299,7 @@ def gold_met(a, b) -> Comparisons:
 
 
 def gold_win_rate(a, b, decoding: str) -> WinRate:
-    """Every answer of one side against every answer of the other to the same prompt."""
+    """The share of `gold_met` that `a` wins, raw and at equal length."""
     met = gold_met(a, b)
     lengths_a = np.array([n for group in a.tokens for n in group], dtype=float)[met.index_a]
     lengths_b = np.array([n for group in b.tokens for n in group], dtype=float)[met.index_b]
